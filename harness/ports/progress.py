@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class StepHandle(Protocol):
@@ -19,9 +19,7 @@ class Progress(Protocol):
     def say(self, text: str) -> None:
         """One line of plain information."""
 
-    def step(
-        self, title: str, *, expect_seconds: float | None = None
-    ) -> AbstractContextManager[StepHandle]:
+    def step(self, title: str, *, expect_seconds: float | None = None) -> AbstractContextManager[StepHandle]:
         """Announce a step, time it, and report how it ended. `expect_seconds` is an honest estimate."""
 
 
@@ -32,14 +30,17 @@ class Silent:
         """Drop the line."""
 
     def step(
-        self, title: str, *, expect_seconds: float | None = None  # noqa: ARG002 - the port's signature
+        self,
+        title: str,
+        *,
+        expect_seconds: float | None = None,  # noqa: ARG002 - the port's signature
     ) -> AbstractContextManager[StepHandle]:
         """A step that nobody sees."""
         return _SilentStep()
 
 
 class _SilentStep:
-    def __enter__(self) -> _SilentStep:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -1,0 +1,76 @@
+"""Instants, bounds and the clock port.
+
+An instant is UTC epoch seconds as a float, on *the run's clock*: wall time read once at the start of the process
+plus monotonic time since. A step of the wall clock in the middle of a run therefore moves nothing, and differences
+of instants are monotonic durations. Instants that come from another machine carry the measured offset between the
+two clocks in their bounds (see `Bounds.shifted`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Instant = float
+
+
+class Clock(Protocol):
+    """The only source of time. Virtual in tests."""
+
+    def now(self) -> Instant:
+        """The present instant on the run's clock."""
+
+
+class Bounds(BaseModel):
+    """An instant or a duration known to lie in [earliest, latest], in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    earliest: float
+    latest: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.earliest > self.latest:
+            raise ValueError(f"earliest {self.earliest} is after latest {self.latest}")
+        return self
+
+    @classmethod
+    def at(cls, instant: float) -> Bounds:
+        """A value that is known exactly."""
+        return cls(earliest=instant, latest=instant)
+
+    @property
+    def width(self) -> float:
+        """How much is not known, in seconds."""
+        return self.latest - self.earliest
+
+    def shifted(self, offset: Bounds) -> Bounds:
+        """The same instant on our clock, where `offset` bounds (their clock - our clock)."""
+        return Bounds(earliest=self.earliest - offset.latest, latest=self.latest - offset.earliest)
+
+    def until(self, other: Bounds) -> Bounds:
+        """The duration from this instant to `other`; negative where the order is not certain."""
+        return Bounds(earliest=other.earliest - self.latest, latest=other.latest - self.earliest)
+
+    def clipped(self, *, not_before: float | None = None, not_after: float | None = None) -> Bounds:
+        """Tightened by what else is known; where that contradicts, the outer knowledge wins as a point."""
+        earliest = self.earliest if not_before is None else max(self.earliest, not_before)
+        latest = self.latest if not_after is None else min(self.latest, not_after)
+        if earliest > latest:
+            point = not_before if not_before is not None and self.latest < not_before else latest
+            return Bounds.at(point)
+        return Bounds(earliest=earliest, latest=latest)
+
+
+def utc(instant: Instant) -> str:
+    """ISO 8601, UTC, milliseconds: "2026-11-22T09:15:00.250Z"."""
+    moment = datetime.fromtimestamp(round(instant, 3), tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_utc(text: str) -> Instant:
+    """The instant in an RFC 3339 stamp (nanoseconds, as Go writes them, are accepted). Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,361 @@
+"""The closed set of facts that a journal can hold, and their JSON form.
+
+An event says what was seen or done, never what it means: milestones, verdicts and reports are computed from events
+by pure functions and can be computed again. Instants are on the run's clock (see `clock`); facts that another
+machine stamped are journalled with bounds on our clock, and with the raw stamp in `evidence`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from harness.core.clock import Bounds, Instant, parse_utc, utc
+
+SCHEMA_VERSION = 1
+
+
+class Fact(BaseModel):
+    """The manner of every event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Change(Fact):
+    """One value of one object, before and after."""
+
+    object: str
+    path: str
+    before: Any
+    after: Any
+
+
+class PodState(Fact):
+    """What one pod shows of its main container. `oom_killed_at` is the kubelet's whole-second stamp."""
+
+    name: str
+    uid: str
+    ready: bool
+    restarts: int
+    waiting: str = ""
+    oom_kills: int = 0
+    oom_killed_at: Instant | None = None
+    memory_limit: str = ""
+
+
+class RunStarted(Fact):
+    """First event of every journal: everything that judging needs."""
+
+    type: Literal["run.started"] = "run.started"
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    experiment: dict[str, Any]
+    experiment_path: str
+    digest: str
+    profile: str
+    responder: str
+    harness_version: str
+    cluster: dict[str, str]
+    identity: str
+
+
+class PhaseTimed(Fact):
+    """How long a part of the set-up took, in seconds."""
+
+    type: Literal["phase.timed"] = "phase.timed"
+    phase: str
+    seconds: float
+
+
+class ClockCompared(Fact):
+    """Bounds on (the peer's clock - ours), in seconds, and how it was measured."""
+
+    type: Literal["clock.compared"] = "clock.compared"
+    peer: str
+    offset: Bounds
+    method: str
+
+
+class CheckDone(Fact):
+    """One preflight check."""
+
+    type: Literal["check.done"] = "check.done"
+    name: str
+    ok: bool
+    fact: str
+    slug: str = ""
+    expected: str = ""
+    remedy: str = ""
+
+
+class AlertingRead(Fact):
+    """The alerting chain as it is configured: the fingerprint under which times may be compared. Seconds."""
+
+    type: Literal["alerting.read"] = "alerting.read"
+    alert: str
+    group: str
+    file: str
+    query: str
+    for_seconds: float
+    evaluation_interval: float
+    scrape_interval: float
+    group_wait: float | None
+    group_interval: float | None
+    receiver: str
+    labels: dict[str, str]
+    runbook_url: str
+    floor: Bounds
+    """Theoretical bounds of symptom -> firing under this configuration."""
+
+
+class InjectionPlanned(Fact):
+    """What will be changed and how it will be undone, before anything is. `undo` is plain data."""
+
+    type: Literal["injection.planned"] = "injection.planned"
+    fault: str
+    kind: str
+    summary: str
+    changes: tuple[Change, ...]
+    undo: dict[str, Any]
+
+
+class UndoStored(Fact):
+    """The undo record is durable in the cluster."""
+
+    type: Literal["undo.stored"] = "undo.stored"
+    fault: str
+    where: str
+
+
+class InjectStarted(Fact):
+    """The write is about to be sent; from here on the fault counts as open until it is undone."""
+
+    type: Literal["inject.started"] = "inject.started"
+    fault: str
+
+
+class InjectDone(Fact):
+    """How the write ended. `unknown` (lost reply) counts as injected and is undone."""
+
+    type: Literal["inject.done"] = "inject.done"
+    fault: str
+    outcome: Literal["done", "failed", "unknown"]
+    at: Bounds
+    detail: str = ""
+
+
+class PodsSeen(Fact):
+    """All pods of a fault's target after a change, as the watch told it."""
+
+    type: Literal["pods.seen"] = "pods.seen"
+    fault: str
+    pods: tuple[PodState, ...]
+
+
+class EffectProved(Fact):
+    """The fault does what it was meant to do; `evidence` are sequence numbers of the events that prove it."""
+
+    type: Literal["effect.proved"] = "effect.proved"
+    fault: str
+    at: Bounds
+    proof: str
+    evidence: tuple[int, ...]
+
+
+class AlertSeen(Fact):
+    """A change of an alert's state in the rules API, for the live view; never used to time anything."""
+
+    type: Literal["alert.seen"] = "alert.seen"
+    alert: str
+    state: Literal["inactive", "pending", "firing"]
+    evaluated_at: Instant | None
+    value: float | None = None
+
+
+class AlertTransition(Fact):
+    """A transition read from raw ALERTS samples: an evaluation instant of the rule group.
+
+    `at` is that instant on our clock (its width is the clock offset's). `evaluation` is the stamp as Prometheus has
+    it. `missed` counts evaluations that the group skipped around it (then `at` is widened and UNDECIDED may follow).
+    """
+
+    type: Literal["alert.transition"] = "alert.transition"
+    alert: str
+    to: Literal["pending", "firing", "resolved"]
+    at: Bounds
+    evaluation: Instant
+    labels: dict[str, str] = {}
+    source: str
+    agrees: bool | None = None
+    """Whether Alertmanager's own stamp agrees to the millisecond; None while it was not asked or had none."""
+
+
+class NotifierSeen(Fact):
+    """What Alertmanager holds for the alert."""
+
+    type: Literal["notifier.seen"] = "notifier.seen"
+    alert: str
+    fingerprint: str
+    state: str
+    starts_at: Instant
+    silenced_by: tuple[str, ...] = ()
+
+
+class PageReceived(Fact):
+    """A notification arrived at the pager."""
+
+    type: Literal["page.received"] = "page.received"
+    alert: str
+    status: Literal["firing", "resolved"]
+    at: Bounds
+    starts_at: Instant
+    receiver: str
+    source: str
+
+
+Action = Literal[
+    "acknowledged", "assessed", "escalated", "joined", "notified", "root_cause", "looked", "fix_applied", "all_clear",
+    "note",
+]  # fmt: skip
+
+
+class ResponderActed(Fact):
+    """Something a responder did or declared, through a public door.
+
+    `verified` says who vouches for the actor ("admission policy" when the API server enforced it, "claimed" when the
+    door does not authenticate). `counted` is false for what is shown but must not move a clock, with the reason.
+    """
+
+    type: Literal["responder.acted"] = "responder.acted"
+    key: str
+    """Identity of the message (object uid, silence id): duplicates are dropped by it."""
+    action: Action
+    actor: str
+    actor_kind: Literal["human", "automation"]
+    verified: str
+    at: Bounds
+    source: str
+    role: str = ""
+    text: str = ""
+    counted: bool = True
+    reason: str = ""
+
+
+class SignalRead(Fact):
+    """Samples of a condition or of the drawn curve on Prometheus' grid: (instant on our clock, value or None)."""
+
+    type: Literal["signal.read"] = "signal.read"
+    signal: str
+    samples: tuple[tuple[Instant, float | None], ...]
+    resolution: float
+    """How old a sample may be, in seconds: the scrape interval plus the clock offset's width."""
+
+
+class ChannelChanged(Fact):
+    """An observer lost or regained its source."""
+
+    type: Literal["channel.changed"] = "channel.changed"
+    channel: str
+    up: bool
+    detail: str = ""
+
+
+class SourceRestarted(Fact):
+    """Prometheus restarted during the run: what it says about times across that point is not to be trusted."""
+
+    type: Literal["source.restarted"] = "source.restarted"
+    source: str
+    detail: str
+
+
+class StopAsked(Fact):
+    """A signal, the stop switch or a lost lease asks the run to end."""
+
+    type: Literal["stop.asked"] = "stop.asked"
+    by: str
+    detail: str = ""
+
+
+class Decided(Fact):
+    """What `decide` wanted and its one sentence of why, before it is acted upon."""
+
+    type: Literal["decided"] = "decided"
+    intent: str
+    why: str
+
+
+class UndoStarted(Fact):
+    """The undo write is about to be sent."""
+
+    type: Literal["undo.started"] = "undo.started"
+    fault: str
+
+
+class UndoDone(Fact):
+    """How an undo ended. `already` means the value was found back at what it was before the fault."""
+
+    type: Literal["undo.done"] = "undo.done"
+    fault: str
+    outcome: Literal["restored", "already", "refused", "vanished", "failed"]
+    at: Bounds
+    detail: str = ""
+
+
+class CleanChecked(Fact):
+    """The cluster compared with the snapshots; `differences` is empty when clean."""
+
+    type: Literal["clean.checked"] = "clean.checked"
+    clean: bool
+    differences: tuple[str, ...] = ()
+
+
+class RunEnded(Fact):
+    """Last event of a run. `by` names who ended it: the runner itself or a recovery."""
+
+    type: Literal["run.ended"] = "run.ended"
+    reason: Literal["complete", "timeout", "aborted", "stopped", "refused", "error", "recovered"]
+    detail: str
+    by: str = "runner"
+
+
+Event = Annotated[
+    RunStarted | PhaseTimed | ClockCompared | CheckDone | AlertingRead | InjectionPlanned | UndoStored | InjectStarted
+    | InjectDone | PodsSeen | EffectProved | AlertSeen | AlertTransition | NotifierSeen | PageReceived | ResponderActed
+    | SignalRead | ChannelChanged | SourceRestarted | StopAsked | Decided | UndoStarted | UndoDone | CleanChecked
+    | RunEnded,
+    Field(discriminator="type"),
+]  # fmt: skip
+
+
+class Record(BaseModel):
+    """One line of a journal: a dense sequence number, when we wrote it, and the fact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seq: int = Field(ge=0)
+    at: Instant
+    event: Event
+
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+def encode(record: Record) -> str:
+    """One JSON line without its newline. `utc` repeats the instant for people's eyes and is ignored on reading."""
+    body = record.model_dump(mode="json")
+    body["utc"] = utc(record.at)
+    return json.dumps({k: body[k] for k in ("seq", "utc", "at", "event")}, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode(line: str) -> Record:
+    """The record in a line. Raises ValueError where it is not one."""
+    body = json.loads(line)
+    if not isinstance(body, dict):
+        raise ValueError("a journal line must be a JSON object")
+    stamp = body.pop("utc", None)
+    record = _RECORD.validate_python(body)
+    if isinstance(stamp, str) and abs(parse_utc(stamp) - record.at) > 0.002:
+        raise ValueError(f"the line's two stamps disagree: {stamp} and {record.at}")
+    return record

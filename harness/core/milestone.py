@@ -1,0 +1,165 @@
+"""Named instants with bounds, computed from a history.
+
+A milestone is an interval on the run's clock, who or what says so, and the events that are its evidence. Several
+sources may tell of one; the rule for choosing is fixed per milestone and written beside it. Nothing here reads a
+clock, and nothing here times anything by when a poll came round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.clock import Bounds
+from harness.core.event import (
+    AlertTransition,
+    CleanChecked,
+    EffectProved,
+    InjectDone,
+    PageReceived,
+    ResponderActed,
+    SignalRead,
+)
+from harness.core.experiment import AnyExperiment, Condition
+from harness.core.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A named instant. `actor` is empty for machine milestones; `note` says what a reader must know of the bounds."""
+
+    name: str
+    at: Bounds
+    source: str
+    evidence: tuple[int, ...]
+    actor: str = ""
+    actor_kind: str = ""
+    note: str = ""
+
+
+MITIGATED = "mitigated"
+RECOVERED = "recovered"
+
+
+def milestones(experiment: AnyExperiment, history: History) -> dict[str, Milestone]:
+    """Every milestone that the history proves, by name. The experiment must be tuned to the run's profile."""
+    found: dict[str, Milestone] = {}
+
+    def put(name: str, milestone: Milestone) -> None:
+        found.setdefault(name, milestone)
+
+    _faults(history, put_into=found)
+    _alerts(experiment, history, found)
+    firing = found.get("firing")
+    _responders(history, found, firing)
+    if firing is not None:
+        for name, condition in ((MITIGATED, experiment.mitigated), (RECOVERED, experiment.recovered)):
+            held = held_since(history, name, condition, not_before=firing.at.earliest)
+            if held is not None:
+                put(name, held)
+    for record, event in history.records(CleanChecked):
+        if event.clean:
+            put("clean", Milestone("clean", Bounds.at(record.at), "comparison with the snapshots", (record.seq,)))
+    return dict(sorted(found.items(), key=lambda item: (item[1].at.latest, item[1].at.earliest, item[0])))
+
+
+def _faults(history: History, put_into: dict[str, Milestone]) -> None:
+    for record, event in history.records(InjectDone):
+        if event.outcome == "failed":
+            continue
+        note = "the reply was lost" if event.outcome == "unknown" else ""
+        for name in (f"{event.fault}.injected", "injected"):
+            put_into.setdefault(name, Milestone(name, event.at, "API server reply", (record.seq,), note=note))
+    for record, proved in history.records(EffectProved):
+        name = f"{proved.fault}.effective"
+        put_into.setdefault(name, Milestone(name, proved.at, proved.proof, (*proved.evidence, record.seq)))
+
+
+def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> None:
+    injected = found.get("injected")
+    if injected is None:
+        return
+    for index, alert in enumerate(experiment.alerts):
+        for record, event in history.records(AlertTransition):
+            if event.alert != alert.name or event.at.latest < injected.at.earliest:
+                continue
+            names = [f"{alert.name}.{event.to}"] + ([event.to] if index == 0 else [])
+            note = "" if event.agrees in {None, True} else "Alertmanager's stamp differs by more than a millisecond"
+            for name in names:
+                # A flapping alert fires at its first firing and is resolved at its last resolution.
+                if event.to == "resolved" or name not in found:
+                    found[name] = Milestone(name, event.at, event.source, (record.seq,), note=note)
+                elif event.to == "firing":
+                    for stale in (f"{alert.name}.resolved", *(["resolved"] if index == 0 else [])):
+                        found.pop(stale, None)
+        for record, page in history.records(PageReceived):
+            firing = found.get(f"{alert.name}.firing")
+            if page.alert != alert.name or page.status != "firing" or firing is None:
+                continue
+            for name in [f"{alert.name}.paged"] + (["paged"] if index == 0 else []):
+                found.setdefault(name, Milestone(name, page.at, page.source, (record.seq,)))
+
+
+_BY_ACTION = {
+    "acknowledged": "acknowledged",
+    "assessed": "assessed",
+    "notified": "client.notified",
+    "root_cause": "root_cause.declared",
+    "fix_applied": "fix.applied",
+    "all_clear": "all_clear",
+}
+
+
+def _responders(history: History, found: dict[str, Milestone], firing: Milestone | None) -> None:
+    for record, event in history.records(ResponderActed):
+        if not event.counted or firing is None:
+            continue
+        if event.at.latest < firing.at.earliest:
+            continue  # law: acknowledged means after firing
+        match event.action:
+            case "escalated":
+                name = f"{event.role}.paged"
+            case "joined":
+                name = f"{event.role}.joined"
+            case action if action in _BY_ACTION:
+                name = _BY_ACTION[action]
+            case _:
+                continue
+        at = event.at.clipped(not_before=firing.at.earliest)
+        source = event.source if event.verified != "claimed" else f"{event.source} (identity claimed, not verified)"
+        found.setdefault(
+            name, Milestone(name, at, source, (record.seq,), actor=event.actor, actor_kind=event.actor_kind)
+        )
+
+
+def held_since(history: History, signal: str, condition: Condition, *, not_before: float) -> Milestone | None:
+    """When `condition` began to hold for its whole window, back-dated to the window's start, or None.
+
+    The earliest bound is the last sample before the window that did not hold (less the samples' resolution): the
+    true change lies between the two. A missing value inside a window breaks it, so that no data never passes.
+    """
+    previous_bad = not_before
+    start: float | None = None
+    evidence: list[int] = []
+    last_time: float | None = None
+    for record, event in history.records(SignalRead):
+        if event.signal != signal:
+            continue
+        for at, value in event.samples:
+            if at < not_before or (last_time is not None and at <= last_time):
+                continue
+            last_time = at
+            if value is None or not condition.holds(value):
+                previous_bad, start, evidence = at, None, []
+                continue
+            if start is None:
+                start = at
+            if record.seq not in evidence:
+                evidence.append(record.seq)
+            if at - start >= condition.for_:
+                earliest = max(not_before, min(start, previous_bad) - event.resolution)
+                note = f"held for {condition.for_:g} s; back-dated to the start of that window"
+                return Milestone(
+                    signal, Bounds(earliest=min(earliest, start), latest=start), f"Prometheus: {condition}",
+                    (evidence[0], evidence[-1]), note=note,
+                )  # fmt: skip
+    return None

@@ -1,0 +1,89 @@
+"""What a fault is: one way to break one thing, with the way back captured from the cluster beforehand.
+
+A fault is a module with one class. `plan` only reads; `apply` and `undo` see only the record that `plan` made (plain
+data, durable in the cluster before `apply` runs) and both may be repeated; `differences` says whether it is really
+gone. `pods` and `proof` say how its effect shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from harness.core.clock import Bounds
+from harness.core.event import Change, PodsSeen, PodState, Record
+from harness.core.experiment import FaultSpec
+from harness.ports.cluster import Cluster, Json
+
+UndoRecord = dict[str, Any]
+"""JSON-able; never code, never a constant, no secret values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done: shown by `drill plan`, journalled before it is done."""
+
+    summary: str
+    changes: tuple[Change, ...]
+    pods: int
+    objects: int
+    undo: UndoRecord
+
+
+@dataclass(frozen=True, slots=True)
+class UndoOutcome:
+    """How an undo ended; see the event UndoDone for the words."""
+
+    outcome: Literal["restored", "already", "refused", "vanished"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The effect is there: since when, in words, by which journal records."""
+
+    at: Bounds
+    proof: str
+    evidence: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PodSelector:
+    """Which pods show the effect, and which of their containers."""
+
+    labels: str
+    container: str
+
+
+S_contra = TypeVar("S_contra", bound=FaultSpec, contravariant=True)
+
+
+class Fault(Protocol[S_contra]):
+    """See the module's head."""
+
+    kind: ClassVar[str]
+    verbs: ClassVar[tuple[tuple[str, str], ...]]
+    """(verb, kind) pairs that apply and undo need, for preflight and for the RBAC test."""
+
+    def plan(self, spec: S_contra, namespace: str, cluster: Cluster) -> Plan:
+        """Resolve the target and capture the way back. Raises BadInput or Refused; changes nothing."""
+
+    def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
+        """Break it. Idempotent. Raises Conflict where the target is no longer what `plan` saw."""
+
+    def undo(self, undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
+        """Put back what was there. Idempotent. Refuses to overwrite what somebody else changed since, unless
+        forced, and says what it found."""
+
+    def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
+        """How the target differs from its snapshot, server-managed fields aside; empty when clean and settled."""
+
+    def pods(self, undo: UndoRecord) -> PodSelector:
+        """Whose state shows the effect."""
+
+    def proof(self, spec: S_contra, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
+        """The proof of effect from what was seen since the injection, or None so far. Pure."""
+
+
+__all__ = ["Fault", "Json", "Plan", "PodSelector", "PodState", "Proof", "UndoOutcome", "UndoRecord"]
