@@ -1,0 +1,68 @@
+"""Objects as they were, and how they differ now. Pure functions over JSON.
+
+A snapshot leaves out what the API server and its controllers manage (they change without anybody's doing) and keeps
+everything that a person or a tool declares, to the letter.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_SERVER_METADATA = frozenset({
+    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields",
+    "resourceVersion", "selfLink", "uid",
+})  # fmt: skip
+_CONTROLLER_ANNOTATIONS = frozenset({"deployment.kubernetes.io/revision"})
+
+
+def snapshot(body: dict[str, Any]) -> dict[str, Any]:
+    """What of `body` is declared: no status, no server-managed metadata. A deep copy."""
+    kept: dict[str, Any] = json.loads(json.dumps({k: v for k, v in body.items() if k != "status"}))
+    meta = {k: v for k, v in kept.get("metadata", {}).items() if k not in _SERVER_METADATA}
+    annotations = {k: v for k, v in meta.pop("annotations", {}).items() if k not in _CONTROLLER_ANNOTATIONS}
+    if annotations:
+        meta["annotations"] = annotations
+    kept["metadata"] = meta
+    return kept
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Every leaf that differs, as "path: before -> now"; list items are compared by their `name` where they have one."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found: list[str] = []
+        for key in sorted(before.keys() | now.keys()):
+            found += differences(before.get(key, _ABSENT), now.get(key, _ABSENT), f"{path}.{key}" if path else key)
+        return found
+    if isinstance(before, list) and isinstance(now, list):
+        if _named(before) and _named(now):
+            old, new = ({item["name"]: item for item in items} for items in (before, now))
+            found = []
+            for name in [*old, *(n for n in new if n not in old)]:
+                found += differences(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}[{name}]")
+            return found
+        if len(before) == len(now):
+            return [
+                d for i, (a, b) in enumerate(zip(before, now, strict=True)) for d in differences(a, b, f"{path}[{i}]")
+            ]
+    return [] if before == now else [f"{path}: {_show(before)} -> {_show(now)}"]
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+_ABSENT = _Absent()
+
+
+def _named(items: list[Any]) -> bool:
+    names = [item.get("name") for item in items if isinstance(item, dict)]
+    return len(names) == len(items) and all(names) and len(set(names)) == len(names)
+
+
+def _show(value: Any) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,241 @@
+"""Lower a container's memory limit on a live Deployment, so that the kernel kills what needs more.
+
+The patch alone proves nothing: with the default rolling update one new pod crashes and all the old ones keep
+working. Whether it hurts depends on the Deployment's maxUnavailable, and so the effect is proved from the pods: as
+many distinct pods as declared, carrying the lowered limit, were OOM-killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from harness.core.clock import Bounds
+from harness.core.errors import BadInput, Refused
+from harness.core.event import Change, PodsSeen, Record
+from harness.core.experiment import FaultSpec, Frozen
+from harness.core.quantity import Duration, Memory, parse_memory
+from harness.core.snapshot import differences, snapshot
+from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
+from harness.ports.fault import Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+
+_ATTEMPTS = 3
+
+
+class OomEffect(Frozen):
+    """What must be seen for the fault to count. `ready_at_most` is the number of pods that may still be ready."""
+
+    oom_killed: int = Field(ge=1)
+    ready_at_most: int | None = Field(default=None, ge=0)
+    within: Duration
+
+
+class MemoryLimitSpec(FaultSpec):
+    """Parameters of the fault."""
+
+    kind: Literal["memory-limit"]
+    deployment: str = Field(min_length=1)
+    container: str = Field(min_length=1)
+    limit: Memory
+    effect: OomEffect
+
+
+class MemoryLimit:
+    """The fault `memory-limit`."""
+
+    kind: ClassVar[str] = "memory-limit"
+    verbs: ClassVar[tuple[tuple[str, str], ...]] = (("get", "Deployment"), ("patch", "Deployment"))
+
+    def plan(self, spec: MemoryLimitSpec, namespace: str, cluster: Cluster) -> Plan:
+        """See ports.fault. Refuses a limit that is not lower, or that the container's request exceeds."""
+        ref = Ref("Deployment", namespace, spec.deployment)
+        try:
+            body = cluster.get(ref)
+        except NotFound as error:
+            raise BadInput(
+                "target-missing",
+                f"{ref} does not exist",
+                expected="the Deployment that the fault names",
+                remedy=f"edit `deployment` of fault {spec.id}, or deploy it first",
+            ) from error
+        index, container = _container(body, spec)
+        before = container.get("resources", {}).get("limits", {}).get("memory")
+        _check_limit(spec, ref, before, container.get("resources", {}).get("requests", {}).get("memory"))
+        _check_settled(body, ref)
+        path = f"/spec/template/spec/containers/{index}/resources/limits/memory"
+        replicas = int(body["spec"].get("replicas", 1))
+        return Plan(
+            summary=f"lower the memory limit of container {spec.container} in {ref} from {before} to {spec.limit}",
+            changes=(Change(object=str(ref), path=path, before=before, after=spec.limit),),
+            pods=replicas,
+            objects=1,
+            undo={
+                "kind": ref.kind,
+                "namespace": namespace,
+                "name": ref.name,
+                "uid": body["metadata"]["uid"],
+                "container": spec.container,
+                "index": index,
+                "before": before,
+                "after": spec.limit,
+                "labels": ",".join(f"{k}={v}" for k, v in sorted(body["spec"]["selector"]["matchLabels"].items())),
+                "snapshot": snapshot(body),
+            },
+        )
+
+    def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
+        """See ports.fault."""
+        try:
+            cluster.patch(_ref(undo), _swap(undo, undo["before"], undo["after"]), dry_run=dry_run)
+        except Conflict:
+            if not dry_run and _limit_now(undo, cluster.get(_ref(undo))) == undo["after"]:
+                return
+            raise
+
+    def undo(self, undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
+        """See ports.fault."""
+        for _ in range(_ATTEMPTS):
+            try:
+                body = cluster.get(_ref(undo))
+            except NotFound:
+                return UndoOutcome("vanished", f"{_ref(undo)} no longer exists")
+            if body["metadata"]["uid"] != undo["uid"]:
+                return UndoOutcome("vanished", f"{_ref(undo)} is a new object of the same name")
+            now = _limit_now(undo, body)
+            if now == undo["before"]:
+                return UndoOutcome("already", f"the memory limit was found back at {now}")
+            if now is None or (now != undo["after"] and not force):
+                return UndoOutcome(
+                    "refused",
+                    f"the memory limit is {now}, which is neither what the drill wrote ({undo['after']}) nor what was "
+                    f"there before ({undo['before']}): somebody else changed it; `drill recover --force` overwrites it",
+                )
+            try:
+                cluster.patch(_ref(undo), _swap(undo, now, undo["before"]))
+            except Conflict:
+                continue  # changed between the read and the write: look again
+            return UndoOutcome("restored", f"memory limit {now} -> {undo['before']}")
+        return UndoOutcome("refused", f"{_ref(undo)} kept changing under {_ATTEMPTS} attempts to restore it")
+
+    def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
+        """See ports.fault. A rollout in progress is a difference too: what is declared is not yet what runs."""
+        ref = _ref(undo)
+        try:
+            body = cluster.get(ref)
+        except NotFound:
+            return (f"{ref} no longer exists",)
+        found = [f"{ref}: {d}" for d in differences(undo["snapshot"], snapshot(body))]
+        return (*found, *_unsettled(body, ref))
+
+    def pods(self, undo: UndoRecord) -> PodSelector:
+        """See ports.fault."""
+        return PodSelector(undo["labels"], undo["container"])
+
+    def proof(self, spec: MemoryLimitSpec, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
+        """See ports.fault. A kill counts once per pod, and only in pods that carry the lowered limit.
+
+        The kubelet stamps a termination in whole seconds, so the kill lies within the second that follows; the watch
+        that showed it bounds it from above.
+        """
+        killed: dict[str, tuple[Bounds, int, str]] = {}
+        lowest: tuple[int, Bounds, int] | None = None
+        for record, event in seen:
+            for pod in event.pods:
+                if pod.uid in killed or pod.oom_killed_at is None or pod.memory_limit != spec.limit:
+                    continue
+                at = Bounds(earliest=pod.oom_killed_at, latest=pod.oom_killed_at + 1.0)
+                at = at.clipped(not_before=injected.earliest, not_after=record.at)
+                killed[pod.uid] = (at, record.seq, pod.name)
+            ready = sum(pod.ready for pod in event.pods)
+            if lowest is None and (spec.effect.ready_at_most is None or ready <= spec.effect.ready_at_most):
+                lowest = (ready, Bounds.at(record.at), record.seq)
+        if len(killed) < spec.effect.oom_killed or lowest is None:
+            return None
+        first = sorted(killed.values(), key=lambda kill: kill[0].latest)[: spec.effect.oom_killed]
+        last, ready = first[-1][0], lowest
+        at = last if spec.effect.ready_at_most is None or last.latest >= ready[1].latest else ready[1]
+        words = f"{len(first)} pods with limit {spec.limit} were OOM-killed, {ready[0]} left ready (pod status)"
+        return Proof(at, words, tuple(sorted({kill[1] for kill in first} | {ready[2]})))
+
+
+def _ref(undo: UndoRecord) -> Ref:
+    return Ref(undo["kind"], undo["namespace"], undo["name"])
+
+
+def _container(body: Json, spec: MemoryLimitSpec) -> tuple[int, Json]:
+    containers = body["spec"]["template"]["spec"]["containers"]
+    for index, container in enumerate(containers):
+        if container["name"] == spec.container:
+            return index, container
+    raise BadInput(
+        "container-missing",
+        f"deployment/{spec.deployment} has no container {spec.container!r}",
+        expected="one of: " + ", ".join(c["name"] for c in containers),
+        remedy=f"edit `container` of fault {spec.id}",
+    )
+
+
+def _check_limit(spec: MemoryLimitSpec, ref: Ref, before: str | None, request: str | None) -> None:
+    if before is None:
+        raise Refused(
+            "no-limit-to-lower",
+            f"container {spec.container} in {ref} has no memory limit",
+            expected="a container with a memory limit that can be lowered",
+            remedy="declare resources.limits.memory in its manifest",
+        )
+    if parse_memory(spec.limit) >= parse_memory(before):
+        raise BadInput(
+            "limit-not-lower",
+            f"fault {spec.id} sets {spec.limit}, but the limit of {ref} is {before} already",
+            expected=f"a limit below {before}",
+            remedy=f"edit `limit` of fault {spec.id}",
+        )
+    if request is not None and parse_memory(spec.limit) < parse_memory(request):
+        raise BadInput(
+            "limit-below-request",
+            f"fault {spec.id} sets {spec.limit}, below the container's memory request of {request}",
+            expected=f"a limit of at least {request}: the API server refuses anything lower",
+            remedy=f"raise `limit` of fault {spec.id} or lower the request in the manifest",
+        )
+
+
+def _check_settled(body: Json, ref: Ref) -> None:
+    problems = _unsettled(body, ref)
+    if problems:
+        raise Refused(
+            "rollout-in-progress",
+            problems[0],
+            expected="a Deployment at rest before it is broken",
+            remedy=f"wait for it: kubectl -n {ref.namespace} rollout status deployment/{ref.name}",
+        )
+
+
+def _unsettled(body: Json, ref: Ref) -> tuple[str, ...]:
+    status, wanted = body.get("status", {}), int(body["spec"].get("replicas", 1))
+    if status.get("observedGeneration", 0) < body["metadata"].get("generation", 0):
+        return (f"{ref}: its controller has not yet seen the newest change",)
+    counts = {name: int(status.get(f"{name}Replicas", 0)) for name in ("updated", "ready", "available")}
+    low = [f"{count} of {wanted} {name}" for name, count in counts.items() if count != wanted]
+    if int(status.get("replicas", 0)) != wanted:
+        low.append(f"{status.get('replicas', 0)} pods where {wanted} are wanted")
+    return (f"{ref}: rollout not finished ({', '.join(low)})",) if low else ()
+
+
+def _limit_now(undo: UndoRecord, body: Json) -> str | None:
+    for container in body["spec"]["template"]["spec"]["containers"]:
+        if container["name"] == undo["container"]:
+            limit = container.get("resources", {}).get("limits", {}).get("memory")
+            return None if limit is None else str(limit)
+    return None
+
+
+def _swap(undo: UndoRecord, now: str, then: str) -> list[Json]:
+    base = f"/spec/template/spec/containers/{undo['index']}"
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": undo["uid"]},
+        {"op": "test", "path": f"{base}/name", "value": undo["container"]},
+        {"op": "test", "path": f"{base}/resources/limits/memory", "value": now},
+        {"op": "replace", "path": f"{base}/resources/limits/memory", "value": then},
+    ]
