@@ -28,7 +28,7 @@ def snapshot(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """Every leaf that differs, as "path: before -> now"; list items are compared by their `name` where they have one."""
+    """Every leaf that differs, as "path: before -> now"; list items pair by their `name` where they have one."""
     if isinstance(before, dict) and isinstance(now, dict):
         found: list[str] = []
         for key in sorted(before.keys() | now.keys()):

@@ -154,10 +154,10 @@ class MemoryLimit:
         if len(killed) < spec.effect.oom_killed or lowest is None:
             return None
         first = sorted(killed.values(), key=lambda kill: kill[0].latest)[: spec.effect.oom_killed]
-        last, ready = first[-1][0], lowest
-        at = last if spec.effect.ready_at_most is None or last.latest >= ready[1].latest else ready[1]
-        words = f"{len(first)} pods with limit {spec.limit} were OOM-killed, {ready[0]} left ready (pod status)"
-        return Proof(at, words, tuple(sorted({kill[1] for kill in first} | {ready[2]})))
+        last = first[-1][0]
+        at = last if spec.effect.ready_at_most is None or last.latest >= lowest[1].latest else lowest[1]
+        words = f"{len(first)} pods with limit {spec.limit} were OOM-killed, {lowest[0]} left ready (pod status)"
+        return Proof(at, words, tuple(sorted({kill[1] for kill in first} | {lowest[2]})))
 
 
 def _ref(undo: UndoRecord) -> Ref:
