@@ -177,8 +177,8 @@ class AlertSeen(Fact):
 class AlertTransition(Fact):
     """A transition read from raw ALERTS samples: an evaluation instant of the rule group.
 
-    `at` is that instant on our clock (its width is the clock offset's). `evaluation` is the stamp as Prometheus has
-    it. `missed` counts evaluations that the group skipped around it (then `at` is widened and UNDECIDED may follow).
+    `at` is that instant on our clock: its width is the clock offset's, and more where evaluations were missed around
+    it. `evaluation` is the stamp as Prometheus has it.
     """
 
     type: Literal["alert.transition"] = "alert.transition"
@@ -188,8 +188,6 @@ class AlertTransition(Fact):
     evaluation: Instant
     labels: dict[str, str] = {}
     source: str
-    agrees: bool | None = None
-    """Whether Alertmanager's own stamp agrees to the millisecond; None while it was not asked or had none."""
 
 
 class NotifierSeen(Fact):

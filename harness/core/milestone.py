@@ -15,6 +15,7 @@ from harness.core.event import (
     CleanChecked,
     EffectProved,
     InjectDone,
+    NotifierSeen,
     PageReceived,
     ResponderActed,
     SignalRead,
@@ -83,7 +84,7 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
             if event.alert != alert.name or event.at.latest < injected.at.earliest:
                 continue
             names = [f"{alert.name}.{event.to}"] + ([event.to] if index == 0 else [])
-            note = "" if event.agrees in {None, True} else "Alertmanager's stamp differs by more than a millisecond"
+            note = _disagreement(history, event)
             for name in names:
                 # A flapping alert fires at its first firing and is resolved at its last resolution.
                 if event.to == "resolved" or name not in found:
@@ -98,6 +99,17 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
             for name in [f"{alert.name}.paged"] + (["paged"] if index == 0 else []):
                 found.setdefault(name, Milestone(name, page.at, page.source, (record.seq,)))
 
+
+def _disagreement(history: History, event: AlertTransition) -> str:
+    """What to note where Alertmanager holds a different start of the same firing (its startsAt is that evaluation)."""
+    held = [seen.starts_at for seen in history.all(NotifierSeen) if seen.alert == event.alert]
+    if event.to != "firing" or not held or any(abs(at - event.evaluation) <= AGREEMENT for at in held):
+        return ""
+    return "Alertmanager's stamp differs by more than a millisecond"
+
+
+AGREEMENT = 0.0015
+"""Seconds: a millisecond, and half of one for rounding in either API."""
 
 _BY_ACTION = {
     "acknowledged": "acknowledged",

@@ -1,0 +1,98 @@
+"""How exactly an alert's states are known, from the rule group's own evaluations.
+
+Prometheus writes one `ALERTS` sample per evaluation in which an alert is active, stamped with that evaluation's
+instant. The first sample with alertstate="firing" is therefore the very evaluation that fired it (Alertmanager's
+startsAt is the same instant), and the first evaluation after the last sample is the one that resolved it. No poll's
+clock enters. Sources: Prometheus rules/alerting.go (ActiveAt, FiredAt, ResolvedAt) and prometheus/compliance,
+alert_generator/specification.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.core.clock import Bounds, Instant
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSeries:
+    """Raw ALERTS samples of one instance in one state: its labels without alertname and alertstate, its stamps."""
+
+    state: Literal["pending", "firing"]
+    labels: Mapping[str, str]
+    stamps: tuple[Instant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state at an evaluation, on Prometheus' clock.
+
+    `at` is a point where the evaluation is known, and an interval where evaluations were missed around it.
+    """
+
+    to: Literal["pending", "firing", "resolved"]
+    at: Bounds
+    labels: Mapping[str, str]
+
+
+def transitions(
+    series: Sequence[AlertSeries], *, interval: float, since: Instant, evaluated: Instant | None
+) -> list[Transition]:
+    """The transitions that the raw samples prove, oldest first.
+
+    `interval` is the group's evaluation interval in seconds; `since` cuts what came before the window; `evaluated`
+    is the group's newest evaluation: an alert without a sample at it is resolved. Instances with different labels
+    count as one alert, active while any is: that is how people are paged.
+    """
+    stamps: dict[Instant, str] = {}
+    labels: dict[str, Mapping[str, str]] = {}
+    for one in series:
+        for stamp in one.stamps:
+            if stamp < since:
+                continue
+            if stamps.get(stamp) != "firing":
+                stamps[stamp] = one.state
+            labels.setdefault(one.state, one.labels)
+    found: list[Transition] = []
+    state, previous = "inactive", None
+    slack = interval * 1.5
+    for stamp in sorted(stamps):
+        if previous is not None and stamp - previous > slack and state != "inactive":
+            found.append(Transition("resolved", Bounds(earliest=previous, latest=stamp), labels.get("firing", {})))
+            state = "inactive"
+        if stamps[stamp] != state:
+            new = stamps[stamp]
+            if new == "pending" or (new == "firing" and state in {"inactive", "pending"}):
+                to: Literal["pending", "firing"] = "firing" if new == "firing" else "pending"
+                found.append(Transition(to, Bounds.at(stamp), labels.get(new, {})))
+            state = new
+        previous = stamp
+    if state != "inactive" and previous is not None and evaluated is not None and evaluated > previous + interval / 2:
+        found.append(Transition("resolved", _first_slot_after(previous, evaluated, interval), labels.get("firing", {})))
+    return found
+
+
+def _first_slot_after(last: Instant, evaluated: Instant, interval: float) -> Bounds:
+    """The first evaluation after `last`: slots are `interval` apart; where one was skipped it is not known which."""
+    slot = last + interval
+    if evaluated <= slot + interval / 2:
+        return Bounds.at(evaluated)
+    return Bounds.at(slot)
+
+
+def floor(
+    *, scrape: float, evaluation: float, hold: float, group_wait: float | None = None
+) -> tuple[Bounds, Bounds | None]:
+    """Theoretical bounds in seconds of symptom -> firing, and of symptom -> paged where `group_wait` is known.
+
+    The symptom waits up to one scrape to be sampled and up to one evaluation to be seen, then holds for `for`
+    rounded up to whole evaluations. Formula: t_fire = t_symptom + phi_s + phi_e + ceil(for/Te)*Te.
+    """
+    held = math.ceil(hold / evaluation) * evaluation if evaluation > 0 else hold
+    firing = Bounds(earliest=held, latest=held + scrape + evaluation)
+    if group_wait is None:
+        return firing, None
+    return firing, Bounds(earliest=firing.earliest + group_wait, latest=firing.latest + group_wait + evaluation)

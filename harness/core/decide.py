@@ -1,0 +1,245 @@
+"""What to do next, as a pure function of what is known.
+
+`decide` is asked after every observation and whenever a wait runs out. It sees the experiment, the history and the
+present instant, and answers intents with one sentence of why. It does nothing and remembers nothing: kill the
+process, read the journal back, and it answers the same. The order at the end of a run is fixed: undo every open
+fault, newest first; compare with the snapshots; end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from harness.core.clock import Instant
+from harness.core.event import (
+    ChannelChanged,
+    CleanChecked,
+    Decided,
+    EffectProved,
+    InjectDone,
+    InjectStarted,
+    ResponderActed,
+    RunEnded,
+    SignalRead,
+    StopAsked,
+    UndoDone,
+    UndoStarted,
+)
+from harness.core.experiment import AnyExperiment, Profile
+from harness.core.history import History
+from harness.core.milestone import milestones
+
+UNDO_FOR = 600.0
+"""Seconds for which a failing undo is tried again before the run ends dirty (the pauses are the runner's)."""
+CLEAN_WITHIN = 60.0
+"""Seconds that the cluster has after the last undo to be what it was (pods must come back)."""
+BLIND_AFTER = 30.0
+"""Seconds without a needed source after which the run stops and undoes: what cannot be seen must not go on."""
+
+
+class Phase(StrEnum):
+    """Where a run is; derived, never stored."""
+
+    PREPARING = "preparing"
+    INJECTING = "injecting"
+    OBSERVING = "observing"
+    ROLLING_BACK = "rolling back"
+    CLEAN = "clean"
+    DIRTY = "dirty"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One thing to do. `fault` is set for inject and undo; `reason` for end."""
+
+    do: Literal["inject", "undo", "check_clean", "end"]
+    fault: str = ""
+    reason: Literal["", "complete", "timeout", "aborted", "stopped", "error"] = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.do, self.fault or self.reason) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, why, and when to ask again if nothing is observed before."""
+
+    intents: tuple[Intent, ...]
+    why: str
+    wake_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the experiment part of a run is over."""
+
+    reason: Literal["complete", "timeout", "aborted", "stopped", "error"]
+    detail: str
+
+
+def phase(history: History) -> Phase:
+    """The phase that the events imply."""
+    if len(history) == 0:
+        return Phase.PREPARING
+    if history.ended is not None:
+        return Phase.DIRTY if history.is_clean is False or history.open_faults() else Phase.CLEAN
+    if history.all(UndoStarted) or any(d.intent.startswith(("undo", "check_clean")) for d in history.all(Decided)):
+        return Phase.ROLLING_BACK
+    if history.all(InjectDone):
+        return Phase.OBSERVING
+    return Phase.INJECTING if history.all(InjectStarted) else Phase.PREPARING
+
+
+def decide(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Decision:
+    """The next step of a run whose preflight has passed. `experiment` is tuned to `profile`."""
+    begun = {event.fault for event in history.all(InjectStarted)}
+    waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
+    ending = why_over(experiment, profile, history, now)
+    if ending is not None:
+        return _wind_down(history, ending, now)
+    if waiting:
+        return Decision((Intent("inject", waiting[0]),), f"fault {waiting[0]} is due and all checks have passed", now)
+    return Decision((), _waiting_for(experiment, history), _next_deadline(experiment, profile, history, now))
+
+
+def why_over(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Ending | None:
+    """Why the run should end now, or None. Once a reason was acted upon it stays the reason."""
+    stop = history.last(StopAsked)
+    if stop is not None:
+        return Ending("stopped", f"{stop.by} asked for it" + (f": {stop.detail}" if stop.detail else ""))
+    tripped = _tripped(experiment, history)
+    if tripped:
+        return Ending("aborted", tripped)
+    for done in history.all(InjectDone):
+        if done.outcome == "failed":
+            return Ending("error", f"fault {done.fault} could not be injected: {done.detail}")
+    blind = _blind(history, now)
+    if blind:
+        return Ending("aborted", blind)
+    unproved = _unproved(experiment, history, now)
+    if unproved:
+        return Ending("aborted", unproved)
+    missing = outstanding(experiment, history)
+    if not missing and len(history.all(InjectDone)) == len(experiment.faults):
+        return Ending("complete", "every clock has stopped and the alert is resolved")
+    started = _zero(history)
+    if started is not None and now >= started + profile.timeout:
+        return Ending("timeout", f"the run's {profile.timeout:g} s are over; still open: {', '.join(missing)}")
+    return None
+
+
+def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
+    """The milestones that the run still waits for, in a fixed order."""
+    wanted: dict[str, None] = dict.fromkeys(sla.to for sla in experiment.slas if sla.to != "clean")
+    for alert in experiment.alerts:
+        wanted[f"{alert.name}.firing"] = None
+        wanted[f"{alert.name}.resolved"] = None
+    wanted["recovered"] = None
+    if any(act.action == "acknowledged" and act.actor_kind == "automation" for act in history.all(ResponderActed)):
+        wanted["all_clear"] = None  # the automation has begun, and closing is part of its work
+    if not experiment.alerts:
+        return ()
+    found = milestones(experiment, history)
+    return tuple(name for name in wanted if name not in found)
+
+
+def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
+    tried_since: dict[str, Instant] = {}
+    for record, event in history.records(UndoStarted):
+        tried_since.setdefault(event.fault, record.at)
+    refused = {done.fault for done in history.all(UndoDone) if done.outcome == "refused"}
+    due = [
+        fault
+        for fault in reversed(history.open_faults())
+        if fault not in refused and now - tried_since.get(fault, now) < UNDO_FOR
+    ]
+    why = f"{ending.reason}: {ending.detail}"
+    if due:
+        return Decision((Intent("undo", due[0]),), why, now)
+    if not history.plans() or not history.all(InjectStarted):
+        return Decision((Intent("end", reason=ending.reason),), why, now)
+    checks = history.records(CleanChecked)
+    since = max((r.at for r, _ in history.records(UndoDone)), default=now)
+    fresh = [check for r, check in checks if r.at >= since]
+    if fresh and (fresh[-1].clean or now >= since + CLEAN_WITHIN):
+        return Decision((Intent("end", reason=ending.reason),), why, now)
+    return Decision((Intent("check_clean"),), "compare the cluster with the snapshots", now + 1.0)
+
+
+def _tripped(experiment: AnyExperiment, history: History) -> str:
+    for condition in experiment.abort:
+        for event in history.all(SignalRead):
+            if event.signal != abort_signal(condition.name):
+                continue
+            for _, value in event.samples:
+                if value is not None and condition.holds(value):
+                    return f"abort condition {condition.name!r} holds: {condition.query} is {value:g}"
+    return ""
+
+
+def abort_signal(name: str) -> str:
+    """The signal name under which an abort condition's samples are journalled."""
+    return f"abort: {name}"
+
+
+def _blind(history: History, now: Instant) -> str:
+    state: dict[str, tuple[bool, Instant, str]] = {}
+    for record, event in history.records(ChannelChanged):
+        if event.up or event.channel not in state or state[event.channel][0]:
+            state[event.channel] = (event.up, record.at, event.detail)
+    for channel, (is_up, since, detail) in state.items():
+        if not is_up and now - since >= BLIND_AFTER:
+            return f"{channel} has been lost for {now - since:.0f} s: {detail}"
+    return ""
+
+
+def _unproved(experiment: AnyExperiment, history: History, now: Instant) -> str:
+    proved = {event.fault for event in history.all(EffectProved)}
+    for event in history.all(InjectDone):
+        if event.fault in proved:
+            continue
+        within = effect_deadline(experiment, event.fault)
+        if within is not None and now >= event.at.latest + within:
+            return f"fault {event.fault} had no proved effect within {within:g} s"
+    return ""
+
+
+def effect_deadline(experiment: AnyExperiment, fault_id: str) -> float | None:
+    """Seconds in which a fault's effect must be proved, where its spec declares an `effect.within`."""
+    effect = getattr(experiment.fault(fault_id), "effect", None)
+    within = getattr(effect, "within", None)
+    return float(within) if within is not None else None
+
+
+def _zero(history: History) -> Instant | None:
+    first = history.records(InjectStarted)
+    return first[0][0].at if first else None
+
+
+def _next_deadline(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Instant:
+    started = _zero(history) or now
+    deadlines = [started + profile.timeout, now + 1.0]
+    for event in history.all(InjectDone):
+        within = effect_deadline(experiment, event.fault)
+        if within is not None and event.at.latest + within > now:
+            deadlines.append(event.at.latest + within)
+    return min(deadlines)
+
+
+def _waiting_for(experiment: AnyExperiment, history: History) -> str:
+    proved = {event.fault for event in history.all(EffectProved)}
+    for fault in experiment.faults:
+        if fault.id not in proved:
+            return f"waiting for proof that {fault.id} takes effect"
+    return "waiting for " + ", ".join(outstanding(experiment, history)[:3])
+
+
+def end_detail(history: History) -> str:
+    """The sentence that the newest decision gave, for the end of the run."""
+    ended = history.last(RunEnded)
+    if ended is not None:
+        return ended.detail
+    decided = history.last(Decided)
+    return decided.why if decided is not None else ""
