@@ -1,0 +1,260 @@
+"""The loop: observe, decide, journal the intent, act, journal the outcome.
+
+This is the only writer of a run's journal and the only caller of a fault's `apply` and `undo` during a run. Whatever
+happens in here, including a bug or a full disk, ends with an attempt to undo every fault that may be in force; what
+cannot be undone is left with its record in the cluster for whoever comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.clock import Bounds, Clock, Instant
+from harness.core.decide import Intent, decide
+from harness.core.errors import DrillError, RollbackIncomplete, Unreachable
+from harness.core.event import (
+    CleanChecked,
+    Decided,
+    EffectProved,
+    Event,
+    InjectDone,
+    InjectionPlanned,
+    InjectStarted,
+    PodsSeen,
+    Record,
+    RunEnded,
+    UndoDone,
+    UndoStarted,
+    UndoStored,
+)
+from harness.core.experiment import AnyExperiment, Profile
+from harness.core.history import History, entry
+from harness.engine import undo_records
+from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, OutcomeUnknown
+from harness.ports.fault import Fault, Plan
+from harness.ports.feed import Feed
+from harness.ports.journal import Journal
+
+_RETRY_MAX = 10.0
+
+
+class Recorder:
+    """Journal and history in step: an event is durable before anybody may act upon it."""
+
+    def __init__(self, journal: Journal, history: History, clock: Clock, on_event: Callable[[Record], None]) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._on_event = on_event
+        self.history = history
+
+    def add(self, event: Event) -> Record:
+        """Append one event. Raises Internal where it could not be made durable."""
+        record = entry(self.history, event, self._clock.now())
+        self._journal.append(record)
+        self.history.append(record)
+        self._on_event(record)
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a run acts with."""
+
+    experiment: AnyExperiment
+    profile: Profile
+    run_id: str
+    cluster: Cluster
+    clock: Clock
+    feed: Feed
+    faults: Mapping[str, Fault[Any]]
+    """Implementations by kind."""
+    on_tick: Callable[[Instant], None]
+    on_injected: Callable[[str], None]
+    """Called with a fault's id just before its write is sent, so that its observers run."""
+
+
+class Runner:
+    """One run after its preflight."""
+
+    def __init__(self, context: Context, recorder: Recorder) -> None:
+        self._context = context
+        self._recorder = recorder
+        self._failures = 0
+
+    @property
+    def _history(self) -> History:
+        return self._recorder.history
+
+    def run(self) -> None:
+        """Run to the end. On return the run has ended in the journal; an error is raised after the undo."""
+        try:
+            self._loop()
+        except BaseException as error:
+            self._emergency(error)
+            raise
+
+    def _loop(self) -> None:
+        context = self._context
+        while True:
+            now = context.clock.now()
+            decision = decide(context.experiment, context.profile, self._history, now)
+            for intent in decision.intents:
+                self._note(intent, decision.why)
+                self._act(intent, decision.why)
+                if intent.do == "end":
+                    context.on_tick(context.clock.now())
+                    return
+            context.on_tick(context.clock.now())
+            if decision.intents and decision.wake_at <= now:
+                self._drain(context.clock.now())
+            else:
+                self._drain(decision.wake_at)
+
+    def _note(self, intent: Intent, why: str) -> None:
+        last = self._history.last(Decided)
+        if last is None or (last.intent, last.why) != (str(intent), why):
+            self._recorder.add(Decided(intent=str(intent), why=why))
+
+    def _drain(self, until: Instant) -> None:
+        """Record the next observation, waiting for it until `until`, and everything that is queued behind it."""
+        event = self._context.feed.next(until)
+        while event is not None:
+            self._observe(event)
+            event = self._context.feed.next(0.0)
+
+    def _observe(self, event: Event) -> None:
+        self._recorder.add(event)
+        if isinstance(event, PodsSeen):
+            self._prove(event.fault)
+
+    def _prove(self, fault_id: str) -> None:
+        if any(e.fault == fault_id for e in self._history.all(EffectProved)):
+            return
+        injected = next((e for e in self._history.all(InjectDone) if e.fault == fault_id), None)
+        if injected is None or injected.outcome == "failed":
+            return
+        spec = self._context.experiment.fault(fault_id)
+        seen = [
+            (record, event)
+            for record, event in self._history.records(PodsSeen)
+            if event.fault == fault_id and record.at >= injected.at.earliest
+        ]
+        proof = self._context.faults[spec.kind].proof(spec, seen, injected.at)
+        if proof is not None:
+            self._recorder.add(EffectProved(fault=fault_id, at=proof.at, proof=proof.proof, evidence=proof.evidence))
+
+    def _act(self, intent: Intent, why: str) -> None:
+        match intent.do:
+            case "inject":
+                self._inject(intent.fault)
+            case "undo":
+                self._undo(intent.fault)
+            case "check_clean":
+                self._check_clean()
+            case "end":
+                self._discard_records()
+                self._recorder.add(RunEnded(reason=intent.reason or "error", detail=why))
+
+    def _inject(self, fault_id: str) -> None:
+        context = self._context
+        plan = self._history.plans()[fault_id]
+        order = list(self._history.plans()).index(fault_id)
+        where = undo_records.store(
+            context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order
+        )
+        self._recorder.add(UndoStored(fault=fault_id, where=where))
+        context.on_injected(fault_id)
+        before = self._recorder.add(InjectStarted(fault=fault_id)).at
+        outcome, detail = "done", ""
+        try:
+            context.faults[plan.kind].apply(plan.undo, context.cluster)
+        except OutcomeUnknown as error:
+            outcome, detail = "unknown", error.fact
+        except (Conflict, Forbidden, Invalid, NotFound) as error:
+            outcome, detail = "failed", error.fact
+        except Unreachable as error:
+            outcome, detail = "unknown", error.fact
+        at = Bounds(earliest=before, latest=context.clock.now())
+        self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
+
+    def _undo(self, fault_id: str) -> None:
+        context = self._context
+        plan = self._history.plans()[fault_id]
+        before = self._recorder.add(UndoStarted(fault=fault_id)).at
+        try:
+            done = context.faults[plan.kind].undo(plan.undo, context.cluster)
+        except DrillError as error:
+            # Unreachable, forbidden, anything: the fault stays open and is tried again after a pause.
+            self._recorder.add(_undone(fault_id, "failed", before, context.clock.now(), error.fact))
+            self._failures += 1
+            self._drain(context.clock.now() + min(_RETRY_MAX, 0.5 * 2**self._failures))
+            return
+        self._failures = 0
+        self._recorder.add(_undone(fault_id, done.outcome, before, context.clock.now(), done.detail))
+
+    def _check_clean(self) -> None:
+        context = self._context
+        left: list[str] = []
+        try:
+            for fault_id, plan in self._history.plans().items():
+                if _vanished(self._history, fault_id):
+                    continue
+                left += context.faults[plan.kind].differences(plan.undo, context.cluster)
+        except Unreachable as error:
+            left.append(f"could not be compared: {error.fact}")
+        self._recorder.add(CleanChecked(clean=not left, differences=tuple(left)))
+
+    def _discard_records(self) -> None:
+        """Delete the records of what is proved clean; a record that stays blocks the next run, as it should."""
+        if self._history.is_clean is not True or self._history.open_faults():
+            return
+        context = self._context
+        for fault_id in self._history.plans():
+            try:
+                undo_records.discard_run(context.cluster, context.experiment.namespace, context.run_id, fault_id)
+            except DrillError:
+                return  # the next run's preflight finds it, sees that all is clean, and removes it
+
+    def _emergency(self, error: BaseException) -> None:
+        """The loop broke: undo what may be open, with the journal if it still works and without if not."""
+        context = self._context
+        left: list[str] = []
+        for fault_id in reversed(self._history.open_faults()):
+            plan = self._history.plans()[fault_id]
+            try:
+                done = context.faults[plan.kind].undo(plan.undo, context.cluster)
+                if done.outcome == "refused":
+                    left.append(f"{fault_id}: {done.detail}")
+                self._try_add(_undone(fault_id, done.outcome, context.clock.now(), context.clock.now(), done.detail))
+            except Exception as failure:  # noqa: BLE001 - every fault must be tried, whatever the one before did
+                left.append(f"{fault_id}: {failure}")
+        self._try_add(RunEnded(reason="error", detail=f"{type(error).__name__}: {error}"))
+        if left:
+            raise RollbackIncomplete(
+                "rollback-incomplete",
+                f"the run broke ({error!r}) and could not be undone: {'; '.join(left)}",
+                expected="the cluster as it was",
+                remedy="run `drill recover`; the undo records are in the cluster",
+            ) from error
+
+    def _try_add(self, event: Event) -> None:
+        try:
+            self._recorder.add(event)
+        except Exception:  # noqa: BLE001 - the journal may be what broke; the undo must go on without it
+            return
+
+
+def planned(fault_id: str, kind: str, plan: Plan) -> InjectionPlanned:
+    """The event for a plan."""
+    return InjectionPlanned(fault=fault_id, kind=kind, summary=plan.summary, changes=plan.changes, undo=plan.undo)
+
+
+def _undone(fault: str, outcome: str, before: Instant, after: Instant, detail: str) -> UndoDone:
+    at = Bounds(earliest=before, latest=max(before, after))
+    return UndoDone(fault=fault, outcome=outcome, at=at, detail=detail)
+
+
+def _vanished(history: History, fault_id: str) -> bool:
+    return any(e.fault == fault_id and e.outcome == "vanished" for e in history.all(UndoDone))

@@ -1,0 +1,99 @@
+"""Undo records in the cluster: what makes an undo possible when nothing of the run survives.
+
+One ConfigMap per fault, in the drilled namespace, written before the first patch and deleted only after a comparison
+with the snapshot came out clean. It is plain data: run id, fault id, kind, the record that `plan` captured.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.errors import RollbackIncomplete
+from harness.ports.cluster import AlreadyExists, Cluster, Json, NotFound, OutcomeUnknown, Ref
+
+LABEL = "drill.internal/undo"
+RUN_LABEL = "drill.internal/run"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UndoRecord:
+    """One fault's way back. `ref` and `uid` address the ConfigMap that holds it."""
+
+    run_id: str
+    fault: str
+    kind: str
+    undo: dict[str, Any]
+    order: int
+    ref: Ref
+    uid: str = ""
+
+
+def store(
+    cluster: Cluster, namespace: str, run_id: str, fault: str, kind: str, undo: dict[str, Any], order: int
+) -> str:
+    """Make the record durable; where it is. Raises where it could not be written: then nothing may be injected.
+
+    A reply that was lost is settled by reading back: the same record there is as good as an answer.
+    """
+    name = f"drill-undo-{run_id}-{fault}"
+    ref = Ref("ConfigMap", namespace, name)
+    payload = {"schema": SCHEMA, "run_id": run_id, "fault": fault, "kind": kind, "order": order, "undo": undo}
+    text = json.dumps(payload, sort_keys=True)
+    body: Json = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": {LABEL: "true", RUN_LABEL: run_id}},
+        "immutable": True,
+        "data": {"record": text},
+    }
+    try:
+        cluster.create(body)
+    except (AlreadyExists, OutcomeUnknown):
+        if cluster.get(ref).get("data", {}).get("record") != text:
+            raise
+    return str(ref)
+
+
+def load(cluster: Cluster, namespace: str) -> list[UndoRecord]:
+    """All records in a namespace, newest first: the order in which to undo. Raises on one that cannot be read."""
+    found = []
+    for body in cluster.list("ConfigMap", namespace, f"{LABEL}=true"):
+        meta = body["metadata"]
+        ref = Ref("ConfigMap", namespace, meta["name"])
+        try:
+            payload = json.loads(body["data"]["record"])
+            record = UndoRecord(
+                run_id=payload["run_id"],
+                fault=payload["fault"],
+                kind=payload["kind"],
+                undo=payload["undo"],
+                order=int(payload["order"]),
+                ref=ref,
+                uid=meta["uid"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RollbackIncomplete(
+                "undo-record-unreadable",
+                f"{ref} is labelled as an undo record but cannot be read: {error!r}",
+                expected="a record written by this harness",
+                remedy=f"look at it (kubectl -n {namespace} get configmap {ref.name} -o yaml), restore the target by "
+                "hand if it is damaged, then delete it",
+            ) from error
+        found.append((meta.get("creationTimestamp", ""), record.order, record))
+    return [record for _, _, record in sorted(found, key=lambda item: item[:2], reverse=True)]
+
+
+def discard(cluster: Cluster, record: UndoRecord) -> None:
+    """Delete a record whose target is clean; a record that is gone already is fine."""
+    cluster.delete(record.ref, uid=record.uid)
+
+
+def discard_run(cluster: Cluster, namespace: str, run_id: str, fault: str) -> None:
+    """Delete the record of one fault of one run."""
+    try:
+        cluster.delete(Ref("ConfigMap", namespace, f"drill-undo-{run_id}-{fault}"))
+    except NotFound:
+        return
