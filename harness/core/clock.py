@@ -8,6 +8,7 @@ two clocks in their bounds (see `Bounds.shifted`).
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
@@ -33,6 +34,8 @@ class Bounds(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        if math.isnan(self.earliest) or math.isnan(self.latest):
+            raise ValueError("a bound that is not a number bounds nothing")
         if self.earliest > self.latest:
             raise ValueError(f"earliest {self.earliest} is after latest {self.latest}")
         return self
@@ -72,5 +75,9 @@ def utc(instant: Instant) -> str:
 
 
 def parse_utc(text: str) -> Instant:
-    """The instant in an RFC 3339 stamp (nanoseconds, as Go writes them, are accepted). Raises ValueError."""
-    return datetime.fromisoformat(text).timestamp()
+    """The instant in an RFC 3339 stamp (nanoseconds, as Go writes them, are accepted). Raises ValueError, also where
+    the stamp has no zone: it would be read in the zone of whichever machine judges."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment.timestamp()

@@ -8,13 +8,27 @@ machine stamped are journalled with bounds on our clock, and with the raw stamp 
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from harness.core.clock import Bounds, Instant, parse_utc, utc
 
 SCHEMA_VERSION = 1
+
+
+def _no_nan(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _plain_number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+Sample = Annotated[float | None, BeforeValidator(_no_nan), PlainSerializer(_plain_number, when_used="json")]
+"""A measured value, or None where there was none. Prometheus' NaN (0/0) says that there was none; its infinities are
+values, written as strings because JSON has no number for them."""
 
 
 class Fact(BaseModel):
@@ -171,7 +185,7 @@ class AlertSeen(Fact):
     alert: str
     state: Literal["inactive", "pending", "firing"]
     evaluated_at: Instant | None
-    value: float | None = None
+    value: Sample = None
 
 
 class AlertTransition(Fact):
@@ -246,9 +260,11 @@ class SignalRead(Fact):
 
     type: Literal["signal.read"] = "signal.read"
     signal: str
-    samples: tuple[tuple[Instant, float | None], ...]
+    samples: tuple[tuple[Instant, Sample], ...]
     resolution: float
     """How old a sample may be, in seconds: the scrape interval plus the clock offset's width."""
+    step: float = Field(default=0.0, ge=0)
+    """Seconds between the grid's points, so that a hole is seen for what it is; 0 where the reader did not say."""
 
 
 class ChannelChanged(Fact):
@@ -344,7 +360,8 @@ def encode(record: Record) -> str:
     """One JSON line without its newline. `utc` repeats the instant for people's eyes and is ignored on reading."""
     body = record.model_dump(mode="json")
     body["utc"] = utc(record.at)
-    return json.dumps({k: body[k] for k in ("seq", "utc", "at", "event")}, ensure_ascii=False, separators=(",", ":"))
+    ordered = {k: body[k] for k in ("seq", "utc", "at", "event")}
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def decode(line: str) -> Record:
