@@ -7,14 +7,16 @@ duration in a file names its two ends.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.core.quantity import Duration
+from harness.core.quantity import Duration, Memory
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
@@ -23,6 +25,17 @@ MilestoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_
 Severity = Literal["P1", "P2", "P3", "P4"]
 ProfileName = Literal["smoke", "gameday"]
 ResponderMode = Literal["autopilot", "human"]
+
+
+Loc = tuple[str | int, ...]
+
+
+class SelfCheckError(ValueError):
+    """Everything in which an experiment contradicts itself, each with the path of the value at fault."""
+
+    def __init__(self, problems: list[tuple[Loc, str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in problems))
+        self.problems = tuple(problems)
 
 
 class Frozen(BaseModel):
@@ -43,8 +56,8 @@ class Condition(Frozen):
     """A PromQL expression held below or above a bound for a time. Exactly one of `below` and `above`."""
 
     query: str = Field(min_length=1)
-    below: float | None = None
-    above: float | None = None
+    below: float | None = Field(default=None, allow_inf_nan=False)
+    above: float | None = Field(default=None, allow_inf_nan=False)
     for_: Duration = Field(default=0.0, alias="for")
 
     @model_validator(mode="after")
@@ -132,6 +145,8 @@ class Facilitator(Frozen):
 class Autopilot(Frozen):
     """How the automated responder paces itself; the steps are those of the runbook."""
 
+    door: Literal["inbox", "silence"] = "inbox"
+    """Through which door it acknowledges: a message in the cluster, or a silence in Alertmanager."""
     acknowledge_after: Duration = 2.0
     step: Duration = 1.0
     severity: Severity = "P1"
@@ -140,8 +155,10 @@ class Autopilot(Frozen):
     look_at: str
     """The workload whose pods are read first, e.g. "deployment/worker"."""
     fix: Literal["restore-memory-limit"]
-    limit: str
+    limit: Memory
     """What the runbook says the limit should be."""
+    scale_to: int | None = Field(default=None, ge=1)
+    """How many replicas the runbook asks for where the pods are healthy; without it nothing is scaled."""
 
 
 class ConditionTuning(Frozen):
@@ -196,23 +213,86 @@ class Experiment(Frozen, Generic[F_co]):
 
     @model_validator(mode="after")
     def _self_check(self) -> Self:
-        ids = [fault.id for fault in self.faults]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"fault ids must differ; found {', '.join(sorted(ids))}")
-        if self.alerts and not self.faults:
-            raise ValueError("alerts are expected but no fault is declared that could raise them")
-        known = self.milestones()
-        used = [(f"slas.{i}.{end}", name) for i, sla in enumerate(self.slas)
-                for end, name in (("from", sla.from_), ("to", sla.to))]  # fmt: skip
-        used += [(f"alerts.{i}.of", alert.of) for i, alert in enumerate(self.alerts)]
-        for where, name in used:
-            if name not in known:
-                raise ValueError(
-                    f"{where}: no clock produces the milestone {name!r}; known: {', '.join(sorted(known))}"
-                )
-        if any(sla.from_ == sla.to for sla in self.slas):
-            raise ValueError("an SLA needs two different ends")
+        problems = [*self._twice(), *self._unknown_names(), *self._pointless()]
+        if problems:
+            raise SelfCheckError(problems)
         return self
+
+    def _twice(self) -> list[tuple[Loc, str]]:
+        named: list[tuple[str, str, list[str]]] = [
+            ("faults", "id", [fault.id for fault in self.faults]),
+            ("alerts", "name", [alert.name for alert in self.alerts]),
+            ("steady_state", "name", [condition.name for condition in self.steady_state]),
+            ("must_hold", "name", [condition.name for condition in self.must_hold]),
+            ("abort", "name", [condition.name for condition in self.abort]),
+        ]
+        found: list[tuple[Loc, str]] = [
+            ((where, index, key), f"{name!r} is used twice in `{where}`; give each its own {key}")
+            for where, key, names in named
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+        ends = [(sla.from_, sla.to) for sla in self.slas]
+        found += [
+            (("slas", index), f"{a} to {b} is promised twice; keep one bound")
+            for index, (a, b) in enumerate(ends)
+            if (a, b) in ends[:index]
+        ]
+        return found
+
+    def _unknown_names(self) -> list[tuple[Loc, str]]:
+        known = self.milestones()
+        used: list[tuple[Loc, str]] = [
+            (("slas", i, end), name)
+            for i, sla in enumerate(self.slas)
+            for end, name in (("from", sla.from_), ("to", sla.to))
+        ]
+        used += [(("alerts", i, "of"), alert.of) for i, alert in enumerate(self.alerts)]
+        found = [
+            (loc, f"no clock produces the milestone {name!r}{closest(name, known)}; known: {', '.join(sorted(known))}")
+            for loc, name in used
+            if name not in known
+        ]
+        for i, role in enumerate(self.autopilot.escalate if self.autopilot else ()):
+            if role not in self.roles:
+                roles = ", ".join(self.roles) or "none"
+                found.append((
+                    ("autopilot", "escalate", i),
+                    f"{role!r} is not a role{closest(role, self.roles)}; declared in `roles`: {roles}",
+                ))  # fmt: skip
+        objects: list[tuple[Loc, str]] = [(("facilitator", "root_cause", "object"), self.facilitator.root_cause.object)]
+        if self.autopilot is not None:
+            objects.append((("autopilot", "look_at"), self.autopilot.look_at))
+        found += [
+            (loc, f"{text!r} is not kind/name; write for example deployment/worker")
+            for loc, text in objects
+            if not _OBJECT.fullmatch(text)
+        ]
+        return found
+
+    def _pointless(self) -> list[tuple[Loc, str]]:
+        found: list[tuple[Loc, str]] = []
+        if self.alerts and not self.faults:
+            found.append((("alerts",), "alerts are expected but no fault is declared that could raise them"))
+        for i, sla in enumerate(self.slas):
+            if sla.from_ == sla.to:
+                found.append((("slas", i, "to"), f"an SLA needs two different ends; both are {sla.to}"))
+            if sla.within <= 0:
+                found.append((("slas", i, "within"), "nothing can be done within no time; write a bound above 0s"))
+        found += [
+            (("alerts", i, "within"), "no alert fires within no time; write a bound above 0s")
+            for i, alert in enumerate(self.alerts)
+            if alert.within <= 0
+        ]
+        for name, profile in self.profiles.items():
+            if profile.timeout <= 0:
+                found.append((("profiles", name, "timeout"), "a run of no time sees nothing; write a timeout above 0s"))
+            if profile.responder == "autopilot" and self.autopilot is None:
+                found.append((
+                    ("profiles", name),
+                    "the responder is the autopilot, but `autopilot` is missing; add it or write responder: human",
+                ))  # fmt: skip
+        return found
 
     def milestones(self) -> frozenset[str]:
         """Every milestone name that a run of this experiment can produce."""
@@ -228,7 +308,7 @@ class Experiment(Frozen, Generic[F_co]):
         return self.profiles[name]
 
     def tuned(self, name: ProfileName) -> Self:
-        """This experiment with the profile's windows applied."""
+        """This experiment with the profile's windows and pace applied."""
         profile = self.profiles[name]
         steady = tuple(
             c if profile.steady_for is None else c.model_copy(update={"for_": profile.steady_for})
@@ -238,6 +318,7 @@ class Experiment(Frozen, Generic[F_co]):
             "steady_state": steady,
             "mitigated": _tuned(self.mitigated, profile.mitigated),
             "recovered": _tuned(self.recovered, profile.recovered),
+            "autopilot": _paced(self.autopilot, profile.autopilot_pace),
         })  # fmt: skip
 
     def fault(self, fault_id: str) -> F_co:
@@ -259,6 +340,16 @@ def _tuned(condition: Condition, tuning: ConditionTuning) -> Condition:
     return condition.model_copy(update=changes)
 
 
+def _paced(autopilot: Autopilot | None, pace: float | None) -> Autopilot | None:
+    return autopilot if autopilot is None or pace is None else autopilot.model_copy(update={"step": pace})
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The question `did you mean ...?`, ready to be appended, where a known name is close to `name`; else ""."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
 AnyExperiment = Experiment[FaultSpec]
 
 _OBJECT = re.compile(r"^(deployment|statefulset|secret|configmap)/([a-z0-9.-]+)$")
@@ -266,7 +357,7 @@ _OBJECT = re.compile(r"^(deployment|statefulset|secret|configmap)/([a-z0-9.-]+)$
 
 def split_object(text: str) -> tuple[str, str]:
     """("deployment", "worker") of "deployment/worker". Raises ValueError."""
-    match = _OBJECT.match(text)
+    match = _OBJECT.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not kind/name; write for example deployment/worker")
     return match[1], match[2]
