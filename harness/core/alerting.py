@@ -60,18 +60,21 @@ def transitions(
     state, previous = "inactive", None
     slack = interval * 1.5
     for stamp in sorted(stamps):
-        if previous is not None and stamp - previous > slack and state != "inactive":
-            found.append(Transition("resolved", Bounds(earliest=previous, latest=stamp), labels.get("firing", {})))
+        new = stamps[stamp]
+        gap = previous is not None and stamp - previous > slack
+        if gap and previous is not None and new == "pending":
+            # An alert that starts over was inactive in between. Firing on both sides of a gap is a missed evaluation.
+            if state == "firing":
+                found.append(Transition("resolved", Bounds(earliest=previous, latest=stamp), labels["firing"]))
             state = "inactive"
-        if stamps[stamp] != state:
-            new = stamps[stamp]
-            if new == "pending" or (new == "firing" and state in {"inactive", "pending"}):
-                to: Literal["pending", "firing"] = "firing" if new == "firing" else "pending"
-                found.append(Transition(to, Bounds.at(stamp), labels.get(new, {})))
-            state = new
-        previous = stamp
-    if state != "inactive" and previous is not None and evaluated is not None and evaluated > previous + interval / 2:
-        found.append(Transition("resolved", _first_slot_after(previous, evaluated, interval), labels.get("firing", {})))
+        if new == "pending" and state != "pending":
+            found.append(Transition("pending", Bounds.at(stamp), labels["pending"]))
+        if new == "firing" and state != "firing":
+            at = Bounds(earliest=previous, latest=stamp) if gap and previous is not None else Bounds.at(stamp)
+            found.append(Transition("firing", at, labels["firing"]))
+        state, previous = new, stamp
+    if state == "firing" and previous is not None and evaluated is not None and evaluated > previous + interval / 2:
+        found.append(Transition("resolved", _first_slot_after(previous, evaluated, interval), labels["firing"]))
     return found
 
 

@@ -87,7 +87,8 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
             note = _disagreement(history, event)
             for name in names:
                 # A flapping alert fires at its first firing and is resolved at its last resolution.
-                if event.to == "resolved" or name not in found:
+                starts_over = event.to == "pending" and f"{alert.name}.firing" not in found
+                if event.to == "resolved" or name not in found or starts_over:
                     found[name] = Milestone(name, event.at, event.source, (record.seq,), note=note)
                 elif event.to == "firing":
                     for stale in (f"{alert.name}.resolved", *(["resolved"] if index == 0 else [])):

@@ -31,7 +31,6 @@ from harness.core.event import (
     SourceRestarted,
 )
 from harness.core.experiment import AnyExperiment
-from harness.core.inbox import INBOX_LABEL
 from harness.core.inbox import read as read_message
 from harness.core.pods import pod_state
 from harness.core.verdict import guard_signal
@@ -41,6 +40,8 @@ from harness.ports.metrics import Metrics, Notifier, Pager, Rule, Series, Silenc
 
 Emit = Callable[[Event], None]
 CURVE = "curve"
+_SCRAPE_SETTLES = 0.2
+"""Seconds after which a scrape of an instant has surely been stored: sampling closer to now would alias."""
 
 
 class Round(Protocol):
@@ -103,24 +104,24 @@ class PrometheusRound:
             since=self.since + self.offset.earliest,
             evaluated=rule.last_evaluation,
         )
-        for transition in known[self._told.get(rule.alert, 0) :]:
-            found.append(
-                AlertTransition(
-                    alert=rule.alert,
-                    to=transition.to,
-                    at=transition.at.shifted(self.offset),
-                    evaluation=transition.at.latest,
-                    labels=dict(transition.labels),
-                    source="Prometheus: raw ALERTS samples at the rule group's evaluations",
-                )
+        found += [
+            AlertTransition(
+                alert=rule.alert,
+                to=transition.to,
+                at=transition.at.shifted(self.offset),
+                evaluation=transition.at.latest,
+                labels=dict(transition.labels),
+                source="Prometheus: raw ALERTS samples at the rule group's evaluations",
             )
+            for transition in known[self._told.get(rule.alert, 0) :]
+        ]
         self._told[rule.alert] = max(len(known), self._told.get(rule.alert, 0))
         return found
 
     def _signals(self, theirs: Instant) -> list[Event]:
         """New samples of every signal on the grid of whole seconds (or of the scrape interval where it is longer)."""
         step = max(1.0, float(round(self.scrape_interval)))
-        newest = (theirs // step) * step
+        newest = ((theirs - _SCRAPE_SETTLES) // step) * step
         if self._sampled_to == 0.0:
             self._sampled_to = newest - step
         if newest <= self._sampled_to:
@@ -446,4 +447,4 @@ def _alert_series(series: Series) -> AlertSeries:
 
 def _finite(value: float | None) -> float | None:
     """NaN and infinity are not data."""
-    return value if value is not None and abs(value) != float("inf") and value == value else None  # noqa: PLR0124
+    return value if value is not None and abs(value) != float("inf") and value == value else None

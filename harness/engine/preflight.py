@@ -1,0 +1,413 @@
+"""Everything that is checked before the first write, and everything that a run must know beforehand.
+
+Each check tells a fact, and where it fails, what was expected and the remedy. The first failure ends the preflight:
+later checks would only repeat it in other words. Apart from the lock nothing in the cluster is written here, and the
+lock is given back when a check fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.alerting import floor
+from harness.core.clock import Bounds, Clock, Instant, utc
+from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
+from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
+from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert
+from harness.core.quantity import format_duration
+from harness.engine.observe import covers
+from harness.engine.recovery import recover
+from harness.engine.runner import planned
+from harness.ports.cluster import Cluster, Identity, NotFound, Ref
+from harness.ports.fault import Fault
+from harness.ports.metrics import Metrics, Notifier, Pager, Rule
+
+OPT_IN_LABEL = "drill.internal/opt-in"
+MARKER = Ref("ConfigMap", "drill-system", "drills-allowed")
+STEADY_GRACE = 60.0
+"""Seconds, beyond the window itself, that the steady state may take to come about."""
+OWN_VERBS = (
+    ("create", "ConfigMap"), ("delete", "ConfigMap"), ("list", "ConfigMap"), ("watch", "ConfigMap"),
+    ("list", "Pod"), ("watch", "Pod"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """Bounds on (their clock - ours), in seconds."""
+
+    api: Bounds
+    prometheus: Bounds
+    alertmanager: Bounds
+    pager: Bounds | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What the preflight found out for the run."""
+
+    offsets: Offsets
+    scrape_interval: float
+    prometheus_started_at: Instant
+    inbox_verified: bool
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Whom a run talks to. The pager is optional: without one, nothing is known of pages."""
+
+    cluster: Cluster
+    metrics: Metrics
+    notifier: Notifier
+    pager: Pager | None
+
+
+class Preflight:
+    """The checks of one run, in their order."""
+
+    def __init__(
+        self,
+        experiment: AnyExperiment,
+        peers: Peers,
+        faults: Mapping[str, Fault[Any]],
+        clock: Clock,
+        record: Callable[[Event], object],
+        wait: Callable[[float], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self._experiment = experiment
+        self._peers = peers
+        self._faults = faults
+        self._clock = clock
+        self._record = record
+        self._wait = wait
+        self._say = say
+
+    def guards(self) -> Identity:
+        """Who we are and whether drills are wanted here at all. Before the lock is taken."""
+        cluster, namespace = self._peers.cluster, self._experiment.namespace
+        with self._check("identity") as tell:
+            identity = cluster.whoami()
+            if identity.username == "system:anonymous":
+                raise Refused(
+                    "anonymous",
+                    "the API server does not know who we are (system:anonymous)",
+                    expected="an authenticated user",
+                    remedy="check the kubeconfig's user entry or the pod's service account token",
+                )
+            tell(f"{identity.username} on {cluster.server_version()}")
+        with self._check("cluster is marked as staging") as tell:
+            tell(_check_marker(cluster))
+        with self._check("namespace opted in") as tell:
+            tell(_check_namespace(cluster, namespace))
+        return identity
+
+    def leftovers(self) -> None:
+        """Bring back what a dead run left. The lock is held. Raises RollbackIncomplete where that failed."""
+        with self._check("nothing left of an earlier run") as tell:
+            done = recover(
+                self._peers.cluster, self._experiment.namespace, self._faults, self._clock, self._wait, self._say
+            )
+            dirty = [d for one in done if not one.clean for d in one.differences]
+            if dirty:
+                raise RollbackIncomplete(
+                    "dirty",
+                    f"an earlier run left {self._experiment.namespace} changed: {'; '.join(dirty)}",
+                    expected="the namespace as it was before that run",
+                    remedy="run `drill recover` and read what it says; `--force` overwrites foreign changes",
+                )
+            tell(f"recovered {len(done)} fault(s) of an earlier run" if done else "no undo record is open")
+
+    def run(self, identity: Identity) -> Ready:
+        """All other checks, the plans of all faults, and what the run must know."""
+        self._permissions()
+        self._reach()
+        offsets = self._clocks()
+        rules = self._rules()
+        scrape = self._alerting(rules)
+        self._quiet(rules)
+        self._plans()
+        self._steady(offsets.prometheus, scrape)
+        return Ready(
+            offsets=offsets,
+            scrape_interval=scrape,
+            prometheus_started_at=self._peers.metrics.started_at(),
+            inbox_verified=self._inbox_policy(),
+            identity=identity,
+        )
+
+    def _permissions(self) -> None:
+        namespace = self._experiment.namespace
+        with self._check("permissions") as tell:
+            needed = {*OWN_VERBS}
+            for spec in self._experiment.faults:
+                needed |= set(self._faults[spec.kind].verbs)
+            missing = [
+                f"{verb} {kind}" for verb, kind in sorted(needed)
+                if not self._peers.cluster.allowed(verb, kind, namespace)
+            ]  # fmt: skip
+            if missing:
+                raise Refused(
+                    "permission-missing",
+                    f"this identity may not: {', '.join(missing)} in {namespace}",
+                    expected="every permission that the plan and its undo need",
+                    remedy="grant them (manifests/harness/ has the Roles) or use another context",
+                )
+            tell(f"{len(needed)} permissions asked and granted")
+
+    def _reach(self) -> None:
+        with self._check("Prometheus answers") as tell:
+            tell(f"version {self._peers.metrics.ready()}")
+        with self._check("Alertmanager answers") as tell:
+            tell(f"version {self._peers.notifier.ready()}")
+
+    def _clocks(self) -> Offsets:
+        peers = self._peers
+        api, prometheus = peers.cluster.offset(), peers.metrics.offset()
+        alertmanager = peers.notifier.offset()
+        pager = None
+        if peers.pager is not None:
+            with self._check("pager answers") as tell:
+                pager = peers.pager.offset()
+                tell("reachable")
+        for name, offset, method in (
+            ("API server", api, "HTTP Date header, whole seconds"),
+            ("Prometheus", prometheus, "instant query of time()"),
+            ("Alertmanager", alertmanager, "HTTP Date header, whole seconds"),
+            ("pager", pager, "its own stamp"),
+        ):
+            if offset is not None:
+                self._record(ClockCompared(peer=name, offset=offset, method=method))
+        return Offsets(api, prometheus, alertmanager, pager)
+
+    def _rules(self) -> dict[str, Rule]:
+        found: dict[str, Rule] = {}
+        with self._check("expected alerts are loaded") as tell:
+            loaded = self._peers.metrics.rules()
+            for expected in self._experiment.alerts:
+                rule = next((r for r in loaded if r.alert == expected.name), None)
+                if rule is None:
+                    names = ", ".join(sorted({r.alert for r in loaded})) or "none"
+                    raise Refused(
+                        "alert-rule-missing",
+                        f"Prometheus has no alerting rule {expected.name}",
+                        expected=f"a loaded rule of that name; loaded are: {names}",
+                        remedy="load the rule, or correct `alerts` in the experiment",
+                    )
+                if rule.health not in {"ok", "unknown"}:
+                    raise Refused(
+                        "alert-rule-broken",
+                        f"rule {expected.name} cannot be evaluated: {rule.last_error}",
+                        expected="a healthy rule",
+                        remedy="mend the rule's expression; promtool check rules shows it offline",
+                    )
+                found[expected.name] = rule
+            tell(", ".join(f"{r.alert} in group {r.group}" for r in found.values()) or "none expected")
+        return found
+
+    def _alerting(self, rules: Mapping[str, Rule]) -> float:
+        intervals = self._peers.metrics.scrape_intervals()
+        scrape = max(intervals.values(), default=60.0)
+        for expected in self._experiment.alerts:
+            rule = rules[expected.name]
+            labels = {**rule.labels, "alertname": rule.alert}
+            route = self._peers.notifier.route(labels)
+            firing, _ = floor(scrape=scrape, evaluation=rule.interval, hold=rule.for_seconds)
+            self._record(
+                AlertingRead(
+                    alert=rule.alert,
+                    group=rule.group,
+                    file=rule.file,
+                    query=rule.query,
+                    for_seconds=rule.for_seconds,
+                    evaluation_interval=rule.interval,
+                    scrape_interval=scrape,
+                    group_wait=route.group_wait,
+                    group_interval=route.group_interval,
+                    receiver=route.receiver,
+                    labels=dict(rule.labels),
+                    runbook_url=rule.annotations.get("runbook_url", ""),
+                    floor=firing,
+                )
+            )
+            self._reachable_in_time(expected, firing, rule, scrape)
+        return scrape
+
+    def _reachable_in_time(self, expected: ExpectedAlert, firing: Bounds, rule: Rule, scrape: float) -> None:
+        with self._check(f"{expected.name} can fire in time") as tell:
+            if firing.earliest > expected.within:
+                raise Refused(
+                    "alert-cannot-meet-its-bound",
+                    f"{expected.name} cannot fire within {format_duration(expected.within)}: its `for` alone takes "
+                    f"{format_duration(firing.earliest)}",
+                    expected="a bound that the alerting chain can meet",
+                    remedy=f"shorten the rule's `for` ({format_duration(rule.for_seconds)}) or allow more in `alerts`",
+                )
+            tell(
+                f"symptom to firing takes {firing.earliest:.1f} to {firing.latest:.1f} s (scrape {scrape:g} s, "
+                f"evaluation {rule.interval:g} s, for {rule.for_seconds:g} s)"
+            )
+
+    def _quiet(self, rules: Mapping[str, Rule]) -> None:
+        with self._check("no alert is active") as tell:
+            for rule in rules.values():
+                if rule.state != "inactive":
+                    since = min((a.active_at for a in rule.active), default=None)
+                    raise Refused(
+                        "alert-already-active",
+                        f"{rule.alert} is {rule.state} before anything was injected"
+                        + (f", since {utc(since)}" if since is not None else ""),
+                        expected="an inactive alert: one that fires already proves nothing",
+                        remedy="wait until it is resolved, or find out what is wrong with the system",
+                    )
+            expected_severities = {r.labels.get("severity", "") for r in rules.values()}
+            for rule in self._peers.metrics.rules():
+                if rule.state == "firing" and rule.labels.get("severity", "") in expected_severities - {""}:
+                    raise Refused(
+                        "foreign-alert-firing",
+                        f"{rule.alert} (severity {rule.labels['severity']}) is firing",
+                        expected="no open incident of the same severity",
+                        remedy="postpone the drill: a real incident goes first",
+                    )
+            tell("the expected ones are inactive and none of the same severity fires")
+        with self._check("no silence covers the alert") as tell:
+            silences = self._peers.notifier.silences()
+            for rule in rules.values():
+                muting = [s for s in silences if covers(s, {**rule.labels, "alertname": rule.alert})]
+                if muting:
+                    raise Refused(
+                        "alert-silenced",
+                        f"silence {muting[0].id} by {muting[0].created_by} covers {rule.alert}",
+                        expected="an alert that can reach the pager",
+                        remedy="expire the silence (amtool silence expire) or wait for its end",
+                    )
+            tell(f"{len(silences)} silences looked at")
+
+    def _plans(self) -> None:
+        for spec in self._experiment.faults:
+            fault = self._faults[spec.kind]
+            with self._check(f"plan of {spec.id}") as tell:
+                plan = fault.plan(spec, self._experiment.namespace, self._peers.cluster)
+                if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
+                    raise Refused(
+                        "blast-radius",
+                        f"fault {spec.id} would touch {plan.pods} pods and {plan.objects} objects",
+                        expected=f"at most {spec.blast_radius.pods} pods and {spec.blast_radius.objects} objects",
+                        remedy="raise `blast_radius` on purpose, or narrow the fault",
+                    )
+                fault.apply(plan.undo, self._peers.cluster, dry_run=True)
+                tell(f"{plan.summary}; {plan.pods} pods; the server accepts it (dry run)")
+                event: InjectionPlanned = planned(spec.id, spec.kind, plan)
+                self._record(event)
+
+    def _steady(self, offset: Bounds, scrape: float) -> None:
+        for condition in self._experiment.steady_state:
+            with self._check(f"steady state: {condition.name}") as tell:
+                tell(self._hold(condition, offset, scrape))
+
+    def _hold(self, condition: Condition, offset: Bounds, scrape: float) -> str:
+        """Wait until the condition has held for its window, judged on Prometheus' own samples."""
+        step = max(1.0, float(round(scrape)))
+        deadline = self._clock.now() + condition.for_ + STEADY_GRACE
+        while True:
+            theirs = self._clock.now() + (offset.earliest + offset.latest) / 2
+            newest = (theirs // step) * step
+            start = newest - max(step, (condition.for_ // step) * step)
+            series = self._peers.metrics.grid(condition.query, start, newest, step)
+            values = [v for _, v in series[0].samples] if len(series) == 1 else []
+            complete = len(values) == round((newest - start) / step) + 1
+            if complete and all(condition.holds(v) for v in values):
+                return f"{condition} for {condition.for_:g} s ({len(values)} samples, newest {values[-1]:g})"
+            if self._clock.now() >= deadline:
+                seen = f"the newest value is {values[-1]:g}" if values else "there is no data"
+                raise Refused(
+                    "not-steady",
+                    f"{condition} has not held for {condition.for_:g} s: {seen}",
+                    expected="a system that is well before it is broken",
+                    remedy="look at the system, or correct `steady_state` in the experiment",
+                )
+            if not self._wait(step):
+                raise _interrupted()
+
+    def _inbox_policy(self) -> bool:
+        try:
+            self._peers.cluster.get(Ref("ValidatingAdmissionPolicyBinding", "", "drill-inbox-identity"))
+        except DrillError:
+            return False
+        return True
+
+    @contextmanager
+    def _check(self, name: str) -> Iterator[Callable[[str], None]]:
+        facts: list[str] = []
+        try:
+            yield facts.append
+        except DrillError as error:
+            self._record(
+                CheckDone(
+                    name=name, ok=False, fact=error.fact, slug=error.slug, expected=error.expected, remedy=error.remedy
+                )
+            )
+            raise
+        self._record(CheckDone(name=name, ok=True, fact="; ".join(facts)))
+
+
+def _check_marker(cluster: Cluster) -> str:
+    try:
+        marker = cluster.get(MARKER)
+    except NotFound as error:
+        raise Refused(
+            "cluster-not-marked",
+            f"this cluster carries no mark that drills are allowed ({MARKER} does not exist)",
+            expected="a cluster whose owners marked it as staging",
+            remedy="if it really is one: kubectl create namespace drill-system && kubectl -n drill-system create "
+            "configmap drills-allowed --from-literal=environment=staging",
+        ) from error
+    data = marker.get("data") or {}
+    if data.get("environment") != "staging":
+        raise Refused(
+            "cluster-not-staging",
+            f"{MARKER} says environment={data.get('environment', '(absent)')}",
+            expected="environment=staging",
+            remedy="use a staging context; this harness never drills anything else",
+        )
+    if data.get("halted") == "true":
+        raise Refused(
+            "halted",
+            f"drills are halted on this cluster: {data.get('reason', 'no reason given')}",
+            expected="no stop switch in force",
+            remedy="ask whoever halted them; remove the key `halted` of that ConfigMap to allow drills again",
+        )
+    return "environment=staging"
+
+
+def _check_namespace(cluster: Cluster, namespace: str) -> str:
+    try:
+        body = cluster.get(Ref("Namespace", "", namespace))
+    except NotFound as error:
+        raise BadInput(
+            "namespace-missing",
+            f"namespace {namespace} does not exist in this cluster",
+            expected="the namespace that the experiment names",
+            remedy="deploy the system first, or correct `namespace` in the experiment",
+        ) from error
+    if body["metadata"].get("labels", {}).get(OPT_IN_LABEL) != "true":
+        raise Refused(
+            "namespace-not-opted-in",
+            f"namespace {namespace} has not opted in to drills",
+            expected=f"the label {OPT_IN_LABEL}=true on it",
+            remedy=f"its owners can opt in: kubectl label namespace {namespace} {OPT_IN_LABEL}=true",
+        )
+    return f"{OPT_IN_LABEL}=true"
+
+
+def _interrupted() -> Refused:
+    return Refused(
+        "interrupted",
+        "stopped during the preflight",
+        expected="nothing",
+        remedy="nothing was injected; start the drill again when you like",
+    )
