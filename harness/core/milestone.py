@@ -18,10 +18,11 @@ from harness.core.event import (
     NotifierSeen,
     PageReceived,
     ResponderActed,
-    SignalRead,
+    RunStarted,
 )
 from harness.core.experiment import AnyExperiment, Condition
 from harness.core.history import History
+from harness.core.samples import Sampled, samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ def milestones(experiment: AnyExperiment, history: History) -> dict[str, Milesto
             if held is not None:
                 put(name, held)
     for record, event in history.records(CleanChecked):
-        if event.clean:
+        if not event.clean:
+            found.pop("clean", None)  # what became dirty again was not clean for good
+        else:
             put("clean", Milestone("clean", Bounds.at(record.at), "comparison with the snapshots", (record.seq,)))
     return dict(sorted(found.items(), key=lambda item: (item[1].at.latest, item[1].at.earliest, item[0])))
 
@@ -83,6 +86,8 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
         for record, event in history.records(AlertTransition):
             if event.alert != alert.name or event.at.latest < injected.at.earliest:
                 continue
+            if event.to == "resolved" and f"{alert.name}.firing" not in found:
+                continue  # it fired before the injection: its end is not this drill's
             names = [f"{alert.name}.{event.to}"] + ([event.to] if index == 0 else [])
             note = _disagreement(history, event)
             for name in names:
@@ -123,12 +128,18 @@ _BY_ACTION = {
 
 
 def _responders(history: History, found: dict[str, Milestone], firing: Milestone | None) -> None:
+    begun = history.last(RunStarted)
+    people_respond = begun is not None and begun.responder == "human"
     for record, event in history.records(ResponderActed):
         if not event.counted or firing is None:
             continue
         if event.at.latest < firing.at.earliest:
             continue  # law: acknowledged means after firing
+        if people_respond and event.action == "acknowledged" and event.actor_kind == "automation":
+            continue  # law: where people respond, acknowledged means a person
         match event.action:
+            case "escalated" | "joined" if not event.role:
+                continue
             case "escalated":
                 name = f"{event.role}.paged"
             case "joined":
@@ -147,32 +158,27 @@ def _responders(history: History, found: dict[str, Milestone], firing: Milestone
 def held_since(history: History, signal: str, condition: Condition, *, not_before: float) -> Milestone | None:
     """When `condition` began to hold for its whole window, back-dated to the window's start, or None.
 
-    The earliest bound is the last sample before the window that did not hold (less the samples' resolution): the
-    true change lies between the two. A missing value inside a window breaks it, so that no data never passes.
+    The earliest bound is the last sample that is known not to have held (less the samples' resolution), or
+    `not_before`: the true change lies between it and the window's first sample. A missing value or a hole between samples breaks a window, so that no data never
+    passes.
     """
-    previous_bad = not_before
-    start: float | None = None
-    evidence: list[int] = []
-    last_time: float | None = None
-    for record, event in history.records(SignalRead):
-        if event.signal != signal:
+    known_bad = not_before
+    start: Sampled | None = None
+    for sample in samples(history, signal):
+        if sample.at < not_before:
             continue
-        for at, value in event.samples:
-            if at < not_before or (last_time is not None and at <= last_time):
-                continue
-            last_time = at
-            if value is None or not condition.holds(value):
-                previous_bad, start, evidence = at, None, []
-                continue
-            if start is None:
-                start = at
-            if record.seq not in evidence:
-                evidence.append(record.seq)
-            if at - start >= condition.for_:
-                earliest = max(not_before, min(start, previous_bad) - event.resolution)
-                note = f"held for {condition.for_:g} s; back-dated to the start of that window"
-                return Milestone(
-                    signal, Bounds(earliest=min(earliest, start), latest=start), f"Prometheus: {condition}",
-                    (evidence[0], evidence[-1]), note=note,
-                )  # fmt: skip
+        if sample.value is None:
+            start = None
+            continue
+        if not condition.holds(sample.value):
+            known_bad, start = sample.at, None
+            continue
+        start = sample if start is None or sample.hole else start
+        if sample.at - start.at >= condition.for_:
+            earliest = max(not_before, min(start.at, known_bad) - sample.resolution)
+            note = f"held for {condition.for_:g} s; back-dated to the start of that window"
+            return Milestone(
+                signal, Bounds(earliest=min(earliest, start.at), latest=start.at), f"Prometheus: {condition}",
+                (start.seq, sample.seq), note=note,
+            )  # fmt: skip
     return None

@@ -15,10 +15,11 @@ from enum import StrEnum
 
 from harness.core.clock import Bounds
 from harness.core.errors import ExitCode
-from harness.core.event import ChannelChanged, EffectProved, RunEnded, SignalRead, SourceRestarted
+from harness.core.event import ChannelChanged, EffectProved, RunEnded, SourceRestarted
 from harness.core.experiment import AnyExperiment, NamedCondition, Sla
 from harness.core.history import History
 from harness.core.milestone import Milestone, milestones
+from harness.core.samples import samples
 
 
 class Verdict(StrEnum):
@@ -83,6 +84,9 @@ def judge_sla(sla: Sla, found: dict[str, Milestone], history: History) -> SlaRes
     """One SLA against the milestones. See the module's head for the words."""
     start, end = found.get(sla.from_), found.get(sla.to)
     if start is None:
+        lost = _lost_channels(history, history.started_at) if len(history) else ""
+        if lost:
+            return SlaResult(sla, Verdict.UNDECIDED, None, f"{sla.from_} could not be seen: {lost}", end=end)
         return SlaResult(
             sla, Verdict.NOT_REACHED, None, f"{sla.from_} never happened, so the clock never started", end=end
         )
@@ -151,17 +155,17 @@ def _judge_alert(name: str, sla: Sla, found: dict[str, Milestone], history: Hist
 
 
 def _judge_guard(condition: NamedCondition, history: History) -> GuardResult:
-    signal = guard_signal(condition)
-    seen = 0
-    for record, event in history.records(SignalRead):
-        if event.signal != signal:
+    seen, blind = 0, ""
+    for sample in samples(history, guard_signal(condition)):
+        if sample.value is None or sample.hole:
+            blind = blind or f"no data at event {sample.seq}"
+        if sample.value is None:
             continue
-        for _, value in event.samples:
-            if value is None:
-                return GuardResult(condition, Verdict.UNDECIDED, f"no data at event {record.seq}")
-            seen += 1
-            if not condition.holds(value):
-                return GuardResult(condition, Verdict.MISSED, f"was {value:g} at event {record.seq}")
+        seen += 1
+        if not condition.holds(sample.value):  # one breach is enough, whatever else could not be seen
+            return GuardResult(condition, Verdict.MISSED, f"was {sample.value:g} at event {sample.seq}")
+    if blind:
+        return GuardResult(condition, Verdict.UNDECIDED, blind)
     if seen == 0:
         return GuardResult(condition, Verdict.UNDECIDED, "it was never sampled")
     return GuardResult(condition, Verdict.MET, f"held in {seen} samples")
