@@ -1,0 +1,292 @@
+"""The Cluster port over the API server.
+
+Reads and reviews are retried for a few seconds while the failure is transient and `stop` is not set; writes are sent
+once. The `kubernetes` package is imported when the first cluster is made, never before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+from harness.adapters.kubernetes.answers import Asked, conflict, unreachable
+from harness.adapters.kubernetes.pointer import difference
+from harness.adapters.kubernetes.watching import Watch, filled
+from harness.adapters.kubernetes.wire import JSON_PATCH, Reply, Timing, Wire
+from harness.core.clock import Bounds, Instant
+from harness.core.errors import BadInput, DrillError
+from harness.ports.cluster import FIELD_MANAGER, Conflict, Identity, Invalid, Json, NotFound, Ref, WatchEvent
+from harness.ports.endpoint import ApiServer
+from harness.ports.kinds import kind_of
+from harness.ports.retry import patiently
+from harness.ports.stamps import Stamp, compare, http_date
+
+if TYPE_CHECKING:
+    from kubernetes.client.configuration import Configuration
+
+T = TypeVar("T")
+_STRICT = (("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"))
+_DRY = (("dryRun", "All"),)
+_LOG_BYTES = 256 * 1024
+
+
+class KubeCluster:
+    """Thread-safe. `now` is the run's clock; `stop` ends retries (not writes) and should therefore be set only when
+    nothing is left to be undone."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        now: Callable[[], Instant],
+        stop: Flag | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._now = now
+        self._stop = stop or Flag()
+        self._timing = timing or Timing()
+        self._wire = Wire(configuration, self._timing)
+
+    @classmethod
+    def from_kubeconfig(
+        cls,
+        kubeconfig: Path | None,
+        context: str | None,
+        *,
+        now: Callable[[], Instant],
+        stop: Flag | None = None,
+        timing: Timing | None = None,
+    ) -> Self:
+        """The cluster of a kubeconfig's context; None means $KUBECONFIG or ~/.kube/config, and the current context.
+        Raises BadInput where they cannot be read."""
+        from kubernetes.client.configuration import Configuration
+        from kubernetes.config.config_exception import ConfigException
+        from kubernetes.config.kube_config import load_kube_config
+        from yaml import YAMLError
+
+        configuration = Configuration()
+        path = str(kubeconfig) if kubeconfig else None
+        try:
+            load_kube_config(  # type: ignore[no-untyped-call]
+                path, context=context, client_configuration=configuration, persist_config=False
+            )
+        except (ConfigException, YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                "kubeconfig-unusable",
+                f"no cluster can be read from it: {error}",
+                expected=f"a kubeconfig with {'the context ' + context if context else 'a current context'}",
+                remedy="see `kubectl config get-contexts`; name another with --kubeconfig or --context",
+                where=path or "the default kubeconfig",
+            ) from error
+        return cls(configuration, now=now, stop=stop, timing=timing)
+
+    @classmethod
+    def in_cluster(cls, *, now: Callable[[], Instant], stop: Flag | None = None, timing: Timing | None = None) -> Self:
+        """The cluster that this process runs in, as its ServiceAccount. Raises BadInput outside of a pod."""
+        from kubernetes.client.configuration import Configuration
+        from kubernetes.config.config_exception import ConfigException
+        from kubernetes.config.incluster_config import load_incluster_config
+
+        configuration = Configuration()
+        try:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except (ConfigException, OSError) as error:
+            raise BadInput(
+                "not-in-a-pod",
+                f"this process has no ServiceAccount to use: {error}",
+                expected="to run in a pod with its token mounted",
+                remedy="outside of the cluster, name a kubeconfig",
+            ) from error
+        return cls(configuration, now=now, stop=stop, timing=timing)
+
+    def with_token(self, token: str) -> KubeCluster:
+        """The same server and trust, with a bearer token as the only identity."""
+        from kubernetes.client.configuration import Configuration
+
+        ours, other = self._configuration, Configuration()
+        for name in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy", "no_proxy"):
+            setattr(other, name, getattr(ours, name))
+        other.api_key["BearerToken"] = f"Bearer {token}"
+        return KubeCluster(other, now=self._now, stop=self._stop, timing=self._timing)
+
+    def server(self) -> ApiServer:
+        """The door to services behind the API server, with our identity."""
+        from kubernetes.client.rest import should_bypass_proxies
+
+        ours = self._configuration
+        proxy = None if should_bypass_proxies(ours.host, ours.no_proxy or "") else ours.proxy
+        return ApiServer(
+            host=ours.host.rstrip("/"),
+            verify=(ours.ssl_ca_cert or True) if ours.verify_ssl else False,
+            cert=(ours.cert_file, ours.key_file) if ours.cert_file and ours.key_file else None,
+            authorization=lambda: ours.get_api_key_with_prefix("BearerToken", alias="authorization"),
+            proxy=proxy,
+            server_name=ours.tls_server_name or "",
+        )
+
+    def close(self) -> None:
+        """Give connections back. Watches that still run end by themselves."""
+        self._wire.close()
+
+    # ------------------------------------------------------------------------------------------ reads
+
+    def whoami(self) -> Identity:
+        """Who the API server says we are."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = self._review("/apis/authentication.k8s.io/v1/selfsubjectreviews", review, "who we are")
+        user = (answer.get("status") or {}).get("userInfo") or {}
+        return Identity(str(user.get("username", "")), tuple(user.get("groups") or ()))
+
+    def server_version(self) -> str:
+        """e.g. "v1.34.4"."""
+        return str(self._read("/version", Asked("its version")).get("gitVersion", ""))
+
+    def offset(self) -> Bounds:
+        """Bounds on (API server's clock - ours) in seconds. Asks up to six times, about a second apart."""
+        asked = Asked("its clock")
+
+        def ask() -> Stamp:
+            sent = self._now()
+            reply = self._wire.request("GET", "/version", asked)
+            received = self._now()
+            date = http_date(reply.headers.get("Date"))
+            if date is None:
+                raise unreachable(asked, "its answer has no Date header", sent=True)
+            return Stamp(sent, received, date, date + 1.0)
+
+        return compare(lambda: self._patient(ask), now=self._now, pause=self._stop.wait)
+
+    def get(self, ref: Ref) -> Json:
+        """The object."""
+        return self._read(kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"get {ref}"))
+
+    def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
+        """All objects matching a label selector, each with apiVersion and kind filled in."""
+        of = kind_of(kind)
+        query = [("labelSelector", labels)] if labels else []
+        answer = self._read(of.path(namespace), Asked(f"list {of.plural} in {namespace or 'the cluster'}"), query)
+        return filled(of, answer)
+
+    def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
+        """Whether we may. `kind` may name a subresource: "Deployment/scale"."""
+        main, _, subresource = kind.partition("/")
+        of = kind_of(main)
+        attributes = {
+            "verb": verb,
+            "group": of.group,
+            "version": of.version,
+            "resource": of.plural,
+            "subresource": subresource,
+            "namespace": namespace if of.namespaced else "",
+            "name": name,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
+        answer = self._review(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review, f"whether we may {verb} {kind}"
+        )
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def watch(self, kind: str, namespace: str, labels: str, stop: Flag) -> Iterator[WatchEvent]:
+        """See the port. A dead link is noticed within `Timing.watch + Timing.grace` seconds."""
+        return Watch(self._wire, kind_of(kind), namespace, labels, stop).events()
+
+    def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
+        """The newest log lines of a pod's first container; at most 256 KiB."""
+        body = self.get(Ref("Pod", namespace, pod))
+        container = body["spec"]["containers"][0]["name"]
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", str(_LOG_BYTES))]
+        if previous:
+            query.append(("previous", "true"))
+        path, asked = kind_of("Pod").path(namespace, pod) + "/log", Asked(f"logs of pod/{pod} in {namespace}")
+
+        def read() -> Reply:
+            return self._wire.request("GET", path, asked, query=query)
+
+        return self._patient(read).body.decode("utf-8", "replace")
+
+    # ----------------------------------------------------------------------------------------- writes
+
+    def create(self, body: Json, *, dry_run: bool = False) -> Json:
+        """Create it, once."""
+        of, meta = kind_of(str(body.get("kind", ""))), body.get("metadata") or {}
+        name = meta.get("name") or f"{meta.get('generateName', '')}…"
+        asked = Asked(f"create {Ref(of.name, meta.get('namespace', ''), name)}", writes=not dry_run)
+        body = {"apiVersion": of.api_version, **body}
+        return self._wire.json(
+            "POST", of.path(meta.get("namespace", "")), asked, query=_STRICT + (_DRY if dry_run else ()), body=body
+        )
+
+    def replace(self, body: Json) -> Json:
+        """Replace it at its metadata.resourceVersion, once. Raises Invalid where that is missing."""
+        of, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
+        ref = Ref(of.name, meta.get("namespace", ""), meta["name"])
+        if not meta.get("resourceVersion"):
+            raise Invalid(
+                "replace-without-version",
+                f"{ref} was to be replaced without the version that it is based on",
+                expected="metadata.resourceVersion as it was read",
+                remedy="read the object, change it, and replace that",
+            )
+        return self._wire.json(
+            "PUT", of.path(ref.namespace, ref.name), Asked(f"replace {ref}", writes=True), query=_STRICT, body=body
+        )
+
+    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+        """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
+        path = kind_of(ref.kind).path(ref.namespace, ref.name)
+        asked = Asked(f"patch {ref}", writes=not dry_run)
+        query = _STRICT + (_DRY if dry_run else ())
+        try:
+            return self._wire.json("PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH)
+        except Conflict as error:
+            seen = self._what_differs(path, operations)
+            raise (conflict(f"{ref} was not patched: {seen}") if seen else error) from error
+
+    def delete(self, ref: Ref, *, uid: str = "") -> None:
+        """Delete it in the background, once; a missing object is as good as deleted."""
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        path, asked = kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"delete {ref}", writes=True)
+        try:
+            self._wire.request("DELETE", path, asked, body=options)
+        except NotFound:
+            return
+
+    def token(self, namespace: str, service_account: str, seconds: int) -> str:
+        """A ServiceAccount's token for at least ten minutes (the API server's own minimum)."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": max(600, seconds)},
+        }
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/serviceaccounts/{quote(service_account, safe='')}/token"
+        asked = Asked(f"a token of serviceaccount/{service_account} in {namespace}", writes=True)
+        return str(self._wire.json("POST", path, asked, body=body)["status"]["token"])
+
+    # ------------------------------------------------------------------------------------------- help
+
+    def _patient(self, call: Callable[[], T]) -> T:
+        return patiently(call, stop=self._stop, budget=self._timing.budget)
+
+    def _read(self, path: str, asked: Asked, query: Sequence[tuple[str, str]] = ()) -> Json:
+        return self._patient(lambda: self._wire.json("GET", path, asked, query=query))
+
+    def _review(self, path: str, body: Json, what: str) -> Json:
+        return self._patient(lambda: self._wire.json("POST", path, Asked(what), body=body))
+
+    def _what_differs(self, path: str, operations: Sequence[Json]) -> str:
+        try:
+            found: dict[str, Any] = json.loads(self._wire.request("GET", path, Asked("what differs")).body)
+        except (DrillError, ValueError):
+            return ""
+        return difference(found, operations)

@@ -1,0 +1,144 @@
+"""One request to the API server, bounded in time, with every foreign failure translated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.adapters.kubernetes.answers import Asked, failure, unreachable
+
+if TYPE_CHECKING:
+    from kubernetes.client.api_client import ApiClient
+    from kubernetes.client.configuration import Configuration
+    from kubernetes.client.rest import RESTResponse
+    from urllib3.response import BaseHTTPResponse
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Limits in seconds. A dead link costs a watch at most `watch` + `grace` before it is noticed."""
+
+    connect: float = 3.0
+    read: float = 10.0
+    budget: float = 6.0
+    watch: float = 25.0
+    grace: float = 5.0
+    give_up: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A 2xx answer."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """Thread-safe; connections are pooled and urllib3's own retries are off."""
+
+    def __init__(self, configuration: Configuration, timing: Timing) -> None:
+        from kubernetes.client.api_client import ApiClient
+                from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
+
+        configuration.retries = False  # urllib3 takes False for: none, and no wrapping of errors
+        configuration.keep_alive = True
+        self.configuration = configuration
+        self.timing = timing
+        self._client: ApiClient = ApiClient(configuration)
+        self._client.user_agent = "drill"
+        self._failures = (HTTPError, ApiException)
+        self._never_sent = (NewConnectionError, ConnectTimeoutError, ProxyError)
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        asked: Asked,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        content: str = JSON,
+    ) -> Reply:
+        """The whole answer. Raises the port's errors; Transient where asking again makes sense."""
+        try:
+            response = self._send(method, path, query, body, content, self.timing.read)
+            try:
+                data = response.read()  # type: ignore[no-untyped-call]
+            finally:
+                if response.data is None:
+                    response.response.close()
+        except self._failures as error:
+            raise self._lost(asked, error) from error
+        if not 200 <= response.status < 300:
+            raise failure(asked, response.status, response.headers, data)
+        return Reply(response.headers, data)
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        asked: Asked,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        content: str = JSON,
+    ) -> dict[str, Any]:
+        """The answer's JSON object."""
+        reply = self.request(method, path, asked, query=query, body=body, content=content)
+        try:
+            parsed = json.loads(reply.body)
+        except ValueError as error:
+            raise unreachable(asked, f"its answer is not JSON ({error})", sent=True) from error
+        if not isinstance(parsed, dict):
+            raise unreachable(asked, "its answer is not a JSON object", sent=True)
+        return parsed
+
+    def open(self, path: str, asked: Asked, *, query: Sequence[tuple[str, str]], silence: float) -> BaseHTTPResponse:
+        """A stream whose reads fail after `silence` seconds without a byte."""
+        try:
+            response = self._send("GET", path, query, None, JSON, silence)
+            if not 200 <= response.status < 300:
+                data = response.read()  # type: ignore[no-untyped-call]
+                raise failure(asked, response.status, response.headers, data)
+        except self._failures as error:
+            raise self._lost(asked, error) from error
+        return response.response  # type: ignore[no-any-return]
+
+    def lines(self, response: BaseHTTPResponse, asked: Asked) -> Any:
+        """The stream's non-empty lines as they come. Raises Transient where it is cut inside a line."""
+        rest = b""
+        try:
+            for chunk in response.stream(65536):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in whole if line.strip())
+        except (*self._failures, OSError) as error:
+            raise self._lost(asked, error) from error
+        if rest.strip():
+            raise unreachable(asked, "the stream was cut inside a line", sent=True)
+
+    def _send(
+        self, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content: str, read: float
+    ) -> RESTResponse:
+        headers = {"Accept": JSON}
+        if body is not None:
+            headers["Content-Type"] = content
+        request = self._client.param_serialize(
+            method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        return self._client.call_api(*request, _request_timeout=(self.timing.connect, read))
+
+    def _lost(self, asked: Asked, error: BaseException) -> Exception:
+        text = str(getattr(error, "reason", "") or error)
+        certificate = "CERTIFICATE" in text.upper()
+        sent = not (isinstance(error, self._never_sent) or certificate)
+        return unreachable(asked, text.replace("\n", " "), sent=sent, transient=not certificate)
