@@ -78,9 +78,8 @@ def build(repository: Path, progress: Progress) -> Image:
         with progress.step("staging image", expect_seconds=2), tempfile.TemporaryDirectory(dir=cache_dir()) as room:
             layer = Path(room) / "sources.tar"
             layer.write_bytes(sources)
-            half_done = Path(room) / "image.tar"
             oci.write_archive(
-                half_done,
+                image.archive,
                 image.ref,
                 layers=[base, layer],
                 entrypoint=["/usr/bin/python3"],
@@ -88,7 +87,6 @@ def build(repository: Path, progress: Progress) -> Image:
                 user=USER,
                 workdir=WORKDIR,
             )
-            half_done.replace(image.archive)
         _forget_old_archives()
         return image
 

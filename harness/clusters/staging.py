@@ -1,0 +1,414 @@
+"""Puts the staging system onto a cluster, as declared in manifests/, and waits until it can be drilled.
+
+Fit to be drilled means: every Deployment is rolled out, the load is on its plateau (readiness of `traffic`), and
+Prometheus has watched a short queue for several scrapes in a row.
+
+A second call is quick. What was declared is noted on the namespace `monitoring`, together with a fingerprint of the
+live objects; while neither has moved there is nothing to apply. A generation moves with every change of a
+Deployment's spec, so a limit or a replica count changed by hand is seen although the files are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import quote
+
+import yaml
+
+from harness.clusters import rootfs
+from harness.clusters.provider import Access, ClusterProvider
+from harness.core.errors import BadInput, Internal, Refused, Unreachable
+from harness.ports.progress import Progress
+
+Profile = Literal["smoke", "gameday"]
+
+NAMESPACE = "nova-staging"
+MONITORING = "monitoring"
+LABEL = "app.kubernetes.io/part-of"
+PART_OF = "nova-staging"
+NOTE = "drill.internal/declared"
+FIELD_MANAGER = "drill-staging"
+TOKEN_SECRET = "pager-token"  # noqa: S105 - the Secret's name
+LEASE = "drill"
+
+STEADY_DEPTH = 20
+"""Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
+
+_KINDS = "namespaces,deployments,services,configmaps,serviceaccounts,roles,rolebindings"
+_READ_TIMEOUT = 20.0
+_WRITE_TIMEOUT = 60.0
+_ROLLOUT_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """What a profile's scrape interval means for waiting. Times in seconds."""
+
+    window: int
+    samples: int
+    patience: float
+    poll: float
+
+
+# The window holds the samples that must all be short; the patience allows for discovery (up to 5 s), two missed
+# scrapes and a queue that first has to drain.
+_PACES: dict[Profile, _Pace] = {
+    "smoke": _Pace(window=5, samples=4, patience=60, poll=0.5),
+    "gameday": _Pace(window=45, samples=3, patience=180, poll=3),
+}
+
+
+def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress: Progress) -> None:
+    """Bring the staging system to its declared state and wait until it can be drilled. Idempotent.
+
+    Changes made by hand or left by a drill are put back, and each of them is said. Raises Refused, before the first
+    write, where a namespace of that name belongs to somebody else or a drill holds the staging namespace;
+    Unreachable where the system does not become ready; BadInput where the image cannot be built.
+    """
+    repository = _repository()
+    kubectl = _Kubectl(access)
+    image = rootfs.build(repository, progress)
+    declared = _declared(repository, profile, image.ref)
+    live = _live(kubectl)
+    if _note(live) != (declared, _fingerprint(live)):
+        _guard(kubectl)
+        with progress.step("image into the cluster", expect_seconds=4):
+            provider.load_image(image.archive, image.ref)
+        with progress.step(f"staging manifests, profile {profile}", expect_seconds=3):
+            _apply(kubectl, repository, profile, image.ref, progress)
+        live = _live(kubectl)
+        _write_note(kubectl, declared, _fingerprint(live))
+    if not all(_rolled_out(item) for item in live if item["kind"] == "Deployment"):
+        with progress.step("staging system rolls out; traffic climbs to its plateau", expect_seconds=20):
+            _wait_rollout(kubectl)
+    _wait_steady(kubectl, profile, progress)
+
+
+def undeploy(access: Access, progress: Progress) -> None:
+    """Remove the staging system with all it kept. Raises Refused where the namespaces are not ours or in use."""
+    kubectl = _Kubectl(access)
+    _guard(kubectl)
+    with progress.step("staging system goes", expect_seconds=15):
+        kubectl.must("delete", "namespace", NAMESPACE, MONITORING, "--ignore-not-found", timeout=120)
+
+
+class _Kubectl:
+    """kubectl bound to one cluster. Bodies go through standard input: arguments are visible to the whole machine."""
+
+    def __init__(self, access: Access) -> None:
+        self._prefix = [
+            str(access.kubectl or "kubectl"),
+            f"--kubeconfig={access.kubeconfig}",
+            f"--context={access.context}",
+        ]
+        self._cluster = access.name
+
+    def run(
+        self, *args: str, body: str | None = None, timeout: float = _READ_TIMEOUT
+    ) -> subprocess.CompletedProcess[str]:
+        """Run and return whatever came of it. Raises Unreachable after `timeout` seconds."""
+        try:
+            return subprocess.run(
+                [*self._prefix, *args], input=body, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except FileNotFoundError as error:
+            raise BadInput(
+                "kubectl-missing",
+                f"{self._prefix[0]} is not there",
+                expected="a kubectl that fits the cluster",
+                remedy="install kubectl, or use the one that `drill cluster up` builds",
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(
+                "cluster-silent",
+                f"`kubectl {' '.join(args[:3])}` did not end within {timeout:.0f} s",
+                expected=f"cluster {self._cluster} to answer",
+                remedy="drill cluster status",
+            ) from error
+
+    def must(self, *args: str, body: str | None = None, timeout: float = _READ_TIMEOUT) -> str:
+        """Run and return the output. Raises Unreachable where kubectl failed."""
+        done = self.run(*args, body=body, timeout=timeout)
+        if done.returncode != 0:
+            raise Unreachable(
+                "kubectl-failed",
+                f"`kubectl {' '.join(args[:3])}` failed: {done.stderr.strip()}",
+                expected=f"cluster {self._cluster} to accept it",
+                remedy="drill cluster status; the message above is the API server's",
+            )
+        return done.stdout
+
+
+def _repository() -> Path:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "manifests" / "overlays").is_dir():
+        raise BadInput(
+            "manifests-missing",
+            f"{root} holds no manifests/",
+            expected="a checkout of the repository: the staging system is not part of the installed package",
+            remedy="clone the repository and install it from there with `pip install -e .`",
+        )
+    return root
+
+
+def _declared(repository: Path, profile: Profile, ref: str) -> str:
+    """A digest of all that decides what ends up in the cluster."""
+    digest = hashlib.sha256(f"{profile}\n{ref}\n".encode())
+    for path in sorted((repository / "manifests").rglob("*.yaml")):
+        digest.update(f"{path.relative_to(repository)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _live(kubectl: _Kubectl) -> list[dict[str, Any]]:
+    out = kubectl.must("get", _KINDS, "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
+    return cast("list[dict[str, Any]]", json.loads(out)["items"])
+
+
+def _fingerprint(live: Sequence[dict[str, Any]]) -> str:
+    """Changes when the declared part of any live object does; stays when only a status or our own note changes."""
+    facts: list[list[object]] = []
+    for item in live:
+        meta = item["metadata"]
+        if item["kind"] == "Namespace":
+            mark: object = sorted(meta.get("labels", {}).items())
+        else:
+            mark = meta["generation"] if item["kind"] == "Deployment" else meta["resourceVersion"]
+        facts.append([item["kind"], meta.get("namespace", ""), meta["name"], meta["uid"], mark])
+    return hashlib.sha256(json.dumps(sorted(facts, key=str)).encode()).hexdigest()
+
+
+def _note(live: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
+    for item in live:
+        if item["kind"] == "Namespace" and item["metadata"]["name"] == MONITORING:
+            declared, _, fingerprint = item["metadata"].get("annotations", {}).get(NOTE, "").partition(" ")
+            return declared, fingerprint
+    return None
+
+
+def _write_note(kubectl: _Kubectl, declared: str, fingerprint: str) -> None:
+    kubectl.must("annotate", "namespace", MONITORING, f"{NOTE}={declared} {fingerprint}", "--overwrite")
+
+
+def _guard(kubectl: _Kubectl) -> None:
+    """Refuse before the first write what would hurt somebody else."""
+    for name in (NAMESPACE, MONITORING):
+        out = kubectl.must("get", "namespace", name, "--ignore-not-found", "--output=json")
+        if out.strip() and json.loads(out)["metadata"].get("labels", {}).get(LABEL) != PART_OF:
+            raise Refused(
+                "namespace-foreign",
+                f"namespace {name} exists and does not carry {LABEL}={PART_OF}",
+                expected="no such namespace, or one that an earlier deployment made",
+                remedy="use another cluster; label the namespace by hand only if all in it may be replaced",
+            )
+    only_holder = "--output=jsonpath={.spec.holderIdentity}"
+    holder = kubectl.must(
+        "get", "lease", LEASE, "--namespace", NAMESPACE, "--ignore-not-found", only_holder
+    ).strip()
+    if holder:
+        raise Refused(
+            "drill-running",
+            f"{holder} holds the lock of namespace {NAMESPACE}",
+            expected="no drill under way while the system under drill is replaced",
+            remedy="wait for its end; if its process is gone, `drill recover` first",
+        )
+
+
+def _apply(kubectl: _Kubectl, repository: Path, profile: Profile, ref: str, progress: Progress) -> None:
+    rendered = _render(kubectl, repository, profile, ref)
+    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    namespaces = [document for document in documents if document["kind"] == "Namespace"]
+    _server_side_apply(kubectl, yaml.safe_dump_all(namespaces), progress)
+    _ensure_token(kubectl)
+    _server_side_apply(kubectl, rendered, progress)
+    _prune_config(kubectl, {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"})
+
+
+def _render(kubectl: _Kubectl, repository: Path, profile: Profile, ref: str) -> str:
+    """The manifests of a profile with the image's tag, without touching the checkout."""
+    name, _, tag = ref.rpartition(":")
+    with tempfile.TemporaryDirectory(prefix="drill-kustomize-") as room:
+        # kustomize takes relative folders only, and reads them through symbolic links.
+        here = Path(room).resolve()
+        overlay = os.path.relpath(repository / "manifests" / "overlays" / profile, here)
+        body = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [overlay],
+            "images": [{"name": name, "newTag": tag}],
+        }
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(body), encoding="utf-8")
+        return kubectl.must("kustomize", str(here))
+
+
+def _server_side_apply(kubectl: _Kubectl, body: str, progress: Progress) -> None:
+    """Apply; where somebody else has changed a declared field, say which, then put it back.
+
+    The first attempt does not force: its refusal is the only list of what was changed by whom.
+    """
+    command = ("apply", "--server-side", f"--field-manager={FIELD_MANAGER}", "--filename=-")
+    done = kubectl.run(*command, body=body, timeout=_WRITE_TIMEOUT)
+    if done.returncode == 0:
+        return
+    changes = conflicts(done.stderr)
+    if not changes:
+        raise Unreachable(
+            "apply-failed",
+            f"the manifests were not accepted: {done.stderr.strip()}",
+            expected="every object to be applied by server-side apply",
+            remedy="correct what the API server names; `drill cluster status` tells whether it is well",
+        )
+    for change in changes:
+        progress.say(f"put back: {change}")
+    kubectl.must(*command, "--force-conflicts", body=body, timeout=_WRITE_TIMEOUT)
+
+
+def conflicts(stderr: str) -> list[str]:
+    """What server-side apply refused to overwrite, as `field, changed by manager`, from kubectl's own words."""
+    found: list[str] = []
+    manager = ""
+    for line in stderr.splitlines():
+        if match := re.search(r'conflicts? with "([^"]+)"[^:]*:\s*(\S.*)?$', line):
+            manager = match[1]
+            if match[2]:
+                found.append(f"{match[2].strip()}, changed by {manager}")
+        elif manager and line.startswith("- "):
+            found.append(f"{line[2:].strip()}, changed by {manager}")
+    return found
+
+
+def _ensure_token(kubectl: _Kubectl) -> None:
+    """The token between Alertmanager and the pager: made once per cluster, kept nowhere else."""
+    there = kubectl.must(
+        "get", "secret", TOKEN_SECRET, "--namespace", MONITORING, "--ignore-not-found", "--output=name"
+    )
+    if there.strip():
+        return
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": TOKEN_SECRET, "namespace": MONITORING, "labels": {LABEL: PART_OF}},
+        "stringData": {"token": secrets.token_urlsafe(32)},
+    }
+    kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=_WRITE_TIMEOUT)
+
+
+def _prune_config(kubectl: _Kubectl, wanted: set[str]) -> None:
+    """Remove the ConfigMaps of earlier profiles: their names carry a hash, so nothing replaces them."""
+    out = kubectl.must(
+        "get", "configmaps", "--namespace", MONITORING, f"--selector={LABEL}={PART_OF}", "--output=json"
+    )
+    stale = [name for item in json.loads(out)["items"] if (name := item["metadata"]["name"]) not in wanted]
+    if stale:
+        kubectl.must("delete", "configmaps", "--namespace", MONITORING, "--ignore-not-found", *stale)
+
+
+def _rolled_out(deployment: dict[str, Any]) -> bool:
+    spec, status = deployment["spec"], deployment.get("status", {})
+    wanted = spec.get("replicas", 1)
+    return bool(
+        status.get("observedGeneration") == deployment["metadata"]["generation"]
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("availableReplicas", 0) == wanted
+    )
+
+
+def _wait_rollout(kubectl: _Kubectl) -> None:
+    """Wait, by kubectl's watch, until every Deployment of both namespaces is rolled out."""
+
+    def watch(namespace: str) -> subprocess.CompletedProcess[str]:
+        return kubectl.run(
+            "rollout",
+            "status",
+            "deployment",
+            "--namespace",
+            namespace,
+            f"--selector={LABEL}={PART_OF}",
+            f"--timeout={_ROLLOUT_TIMEOUT:.0f}s",
+            timeout=_ROLLOUT_TIMEOUT + 10,
+        )
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        results = list(pool.map(watch, (NAMESPACE, MONITORING)))
+    if all(done.returncode == 0 for done in results):
+        return
+    last = "; ".join(done.stderr.strip().splitlines()[-1] for done in results if done.stderr.strip())
+    raise Unreachable(
+        "staging-not-ready",
+        f"the staging system did not roll out: {last}. Not ready: {_unready(kubectl)}",
+        expected=f"every Deployment available within {_ROLLOUT_TIMEOUT:.0f} s",
+        remedy=f"kubectl --namespace {NAMESPACE} get pods; kubectl describe the one that is not ready",
+    )
+
+
+def _unready(kubectl: _Kubectl) -> str:
+    out = kubectl.must("get", "pods", "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
+    found: list[str] = []
+    for pod in json.loads(out)["items"]:
+        states = pod.get("status", {}).get("containerStatuses", [])
+        if states and all(state.get("ready") for state in states):
+            continue
+        waiting = [why["reason"] for state in states if (why := state.get("state", {}).get("waiting"))]
+        found.append(f"{pod['metadata']['name']} ({', '.join(waiting) or pod.get('status', {}).get('phase', '?')})")
+    return ", ".join(found) or "no pod"
+
+
+def _wait_steady(kubectl: _Kubectl, profile: Profile, progress: Progress) -> None:
+    """Wait until Prometheus has seen a short queue for the profile's number of scrapes."""
+    pace = _PACES[profile]
+    series = f"nova_queue_depth[{pace.window}s]"
+    query = f"max(max_over_time({series})) and on() (max(count_over_time({series})) >= {pace.samples})"
+    seen, value = _query(kubectl, query)
+    if value is not None and value < STEADY_DEPTH:
+        return
+    deadline = time.monotonic() + pace.patience
+    with progress.step("Prometheus sees a steady queue", expect_seconds=pace.window + 5) as step:
+        pause = threading.Event()
+        while time.monotonic() < deadline:
+            step.update(seen)
+            # Prometheus offers no watch; the pace follows its scrape interval.
+            pause.wait(pace.poll)
+            seen, value = _query(kubectl, query)
+            if value is not None and value < STEADY_DEPTH:
+                return
+    raise Unreachable(
+        "queue-not-steady",
+        f"after {pace.patience:.0f} s {seen}",
+        expected=f"nova_queue_depth below {STEADY_DEPTH} in {pace.samples} scrapes in a row",
+        remedy=f"kubectl --namespace {NAMESPACE} get pods; see runbooks/high-queue-depth.md if workers are missing",
+    )
+
+
+def _query(kubectl: _Kubectl, query: str) -> tuple[str, float | None]:
+    """What Prometheus says, as a phrase and as a number; None without data. Asked through the API server's proxy."""
+    path = f"/api/v1/namespaces/{MONITORING}/services/prometheus:9090/proxy/api/v1/query?query={quote(query, safe='')}"
+    done = kubectl.run("get", "--raw", path)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return f"Prometheus does not answer: {last}", None
+    try:
+        result = json.loads(done.stdout)["data"]["result"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Internal(
+            "prometheus-reply",
+            f"not an answer to a query: {done.stdout[:200]}",
+            expected="the JSON of Prometheus's HTTP API",
+            remedy="report this with the version of Prometheus",
+        ) from error
+    if not result:
+        return "Prometheus has too few samples of nova_queue_depth", None
+    value = float(result[0]["value"][1])
+    return f"up to {value:.0f} jobs in the queue", value
