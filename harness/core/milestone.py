@@ -7,7 +7,7 @@ clock, and nothing here times anything by when a poll came round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.core.clock import Bounds
 from harness.core.event import (
@@ -83,27 +83,39 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
     if injected is None:
         return
     for index, alert in enumerate(experiment.alerts):
-        for record, event in history.records(AlertTransition):
-            if event.alert != alert.name or event.at.latest < injected.at.earliest:
-                continue
-            if event.to == "resolved" and f"{alert.name}.firing" not in found:
-                continue  # it fired before the injection: its end is not this drill's
-            names = [f"{alert.name}.{event.to}"] + ([event.to] if index == 0 else [])
-            note = _disagreement(history, event)
-            for name in names:
-                # A flapping alert fires at its first firing and is resolved at its last resolution.
-                starts_over = event.to == "pending" and f"{alert.name}.firing" not in found
-                if event.to == "resolved" or name not in found or starts_over:
-                    found[name] = Milestone(name, event.at, event.source, (record.seq,), note=note)
-                elif event.to == "firing":
-                    for stale in (f"{alert.name}.resolved", *(["resolved"] if index == 0 else [])):
-                        found.pop(stale, None)
+        own = _alert_states(alert.name, history, not_before=injected.at.earliest)
+        firing = own.get("firing")
         for record, page in history.records(PageReceived):
-            firing = found.get(f"{alert.name}.firing")
-            if page.alert != alert.name or page.status != "firing" or firing is None:
-                continue
-            for name in [f"{alert.name}.paged"] + (["paged"] if index == 0 else []):
-                found.setdefault(name, Milestone(name, page.at, page.source, (record.seq,)))
+            mine = page.alert == alert.name and page.status == "firing"
+            if firing is not None and mine and page.at.latest >= firing.at.earliest:
+                own.setdefault("paged", Milestone("paged", page.at, page.source, (record.seq,)))
+        for what, milestone in own.items():
+            for name in [f"{alert.name}.{what}"] + ([what] if index == 0 else []):
+                found[name] = replace(milestone, name=name)
+
+
+def _alert_states(alert: str, history: History, *, not_before: float) -> dict[str, Milestone]:
+    """When it was first pending (for the firing that counts), first fired, and was resolved for good.
+
+    A flapping alert fires at its first firing and is resolved at its last resolution. A firing from before the
+    injection is not this drill's, and neither is its end.
+    """
+    own: dict[str, Milestone] = {}
+    for record, event in history.records(AlertTransition):
+        if event.alert != alert or event.at.latest < not_before:
+            continue
+        milestone = Milestone(event.to, event.at, event.source, (record.seq,), note=_disagreement(history, event))
+        match event.to:
+            case "pending" if "firing" not in own:
+                own["pending"] = milestone
+            case "firing":
+                own.setdefault("firing", milestone)
+                own.pop("resolved", None)
+            case "resolved" if "firing" in own:
+                own["resolved"] = milestone
+            case _:
+                pass
+    return own
 
 
 def _disagreement(history: History, event: AlertTransition) -> str:
@@ -159,8 +171,8 @@ def held_since(history: History, signal: str, condition: Condition, *, not_befor
     """When `condition` began to hold for its whole window, back-dated to the window's start, or None.
 
     The earliest bound is the last sample that is known not to have held (less the samples' resolution), or
-    `not_before`: the true change lies between it and the window's first sample. A missing value or a hole between samples breaks a window, so that no data never
-    passes.
+    `not_before`: the true change lies between it and the window's first sample. A missing value or a hole between
+    samples breaks a window, so that no data never passes.
     """
     known_bad = not_before
     start: Sampled | None = None
