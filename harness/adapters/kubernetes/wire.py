@@ -44,7 +44,8 @@ class Wire:
 
     def __init__(self, configuration: Configuration, timing: Timing) -> None:
         from kubernetes.client.api_client import ApiClient
-                from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
         configuration.retries = False  # urllib3 takes False for: none, and no wrapping of errors
         configuration.keep_alive = True

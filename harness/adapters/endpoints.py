@@ -1,0 +1,230 @@
+"""Finding a peer, and talking HTTP with it.
+
+A peer is given as `service:monitoring/prometheus:9090` (reached through the API server's service proxy, with its
+identity: one authenticated door that works the same on every cluster) or as an http(s) URL. Note that the API server
+strips the Authorization header on its way to a service.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from harness.core.clock import Bounds, Instant
+from harness.core.errors import BadInput, Unreachable
+from harness.ports.cluster import OutcomeUnknown
+from harness.ports.endpoint import Answer, ApiServer, Endpoint
+from harness.ports.retry import READ_BUDGET, Transient, patiently
+from harness.ports.stamps import Stamp, compare, http_date
+
+if TYPE_CHECKING:
+    import httpx2
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SERVICE = re.compile(
+    rf"service:(?:(?P<scheme>https?):)?(?P<namespace>{_LABEL})/(?P<name>{_LABEL}):(?P<port>[-a-z0-9]+)"
+)
+_PASSING = frozenset({408, 425, 429})
+CONNECT, READ = 3.0, 10.0
+"""Time limits in seconds: to connect, and between two bytes."""
+
+
+def resolve(text: str, server: ApiServer | None) -> Endpoint:
+    """The endpoint that `text` names; `server` is the API server's door, needed for `service:`. Raises BadInput."""
+    match = _SERVICE.fullmatch(text)
+    if match and server is not None and not server.server_name:
+        scheme = f"{match['scheme']}:" if match["scheme"] else ""
+        path = f"/api/v1/namespaces/{match['namespace']}/services/{scheme}{match['name']}:{match['port']}/proxy"
+        return Endpoint(
+            name=text,
+            base_url=server.host + path,
+            verify=server.verify,
+            cert=server.cert,
+            authorization=server.authorization,
+            proxy=server.proxy,
+            environment=False,
+        )
+    if match:
+        raise BadInput(
+            "endpoint-without-cluster",
+            f"{text!r} goes through the API server, and there is none"
+            if server is None
+            else f"{text!r} goes through an API server whose certificate is for another name ({server.server_name})",
+            expected="a cluster whose API server is reached under the name in its certificate",
+            remedy="give the peer as an http(s) URL instead",
+        )
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username:
+        raise BadInput(
+            "endpoint-unreadable",
+            f"{_without_secrets(text)!r} is not a peer's address",
+            expected="service:NAMESPACE/NAME:PORT, or an http(s) URL without credentials, query or fragment",
+            remedy="for example service:monitoring/prometheus:9090 or http://127.0.0.1:9090",
+        )
+    return Endpoint(name=text.rstrip("/"), base_url=text.rstrip("/"))
+
+
+def _without_secrets(text: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", text)
+
+
+class HttpTransport:
+    """The Transport port over httpx2. Thread-safe; redirects are not followed, since no peer of ours sends any."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        now: Callable[[], Instant],
+        stop: Flag | None = None,
+        budget: float = READ_BUDGET,
+        limits: tuple[float, float] = (CONNECT, READ),
+    ) -> None:
+        import httpx2
+
+        self.endpoint = endpoint
+        self._now = now
+        self._stop = stop or Flag()
+        self._budget = budget
+        connect, read = limits
+        self._client = httpx2.Client(
+            verify=_tls(endpoint),
+            timeout=httpx2.Timeout(read, connect=connect),
+            auth=_auth(endpoint.authorization),
+            trust_env=endpoint.environment,
+            proxy=endpoint.proxy,
+            headers={"User-Agent": "drill", "Accept": "application/json"},
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def get(
+        self, path: str, params: Mapping[str, str] | None = None, *, accept: tuple[int, ...] = (), text: bool = False
+    ) -> Answer:
+        """A read; transient failures are retried within a few seconds."""
+        return patiently(
+            lambda: self._exchange("GET", path, params, None, accept=accept, text=text),
+            stop=self._stop,
+            budget=self._budget,
+        )
+
+    def write(self, method: str, path: str, body: Any = None, *, accept: tuple[int, ...] = ()) -> Answer:
+        """A write, sent once. Raises OutcomeUnknown where its reply was lost."""
+        return self._exchange(method, path, None, body, accept=accept, text=False)
+
+    def offset(self, path: str) -> Bounds:
+        """Bounds on (the peer's clock - ours). Asks up to six times, about a second apart."""
+
+        def ask() -> Stamp:
+            answer = self.get(path, text=True)
+            if answer.date is None:
+                raise self._failed("GET", path, "its answer has no Date header")
+            return Stamp(answer.sent, answer.received, answer.date, answer.date + 1.0)
+
+        return compare(ask, now=self._now, pause=self._stop.wait)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        *,
+        accept: tuple[int, ...],
+        text: bool,
+    ) -> Answer:
+        import httpx2
+
+        writes = method != "GET"
+        sent = self._now()
+        try:
+            response = self._client.request(method, self.endpoint.base_url + path, params=params, json=body)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._failed(method, path, _words(error), transient=True) from error
+        except httpx2.HTTPError as error:
+            raise self._failed(method, path, _words(error), transient=True, unknown=writes) from error
+        received = self._now()
+        status = response.status_code
+        if not (200 <= status < 300 or status in accept):
+            raise self._refused(method, path, response)
+        date = http_date(response.headers.get("Date"))
+        if text or (not response.content and writes):
+            return Answer(status, response.text, date, sent, received)
+        try:
+            return Answer(status, response.json(), date, sent, received)
+        except ValueError as error:
+            why = f"an answer that is not JSON: {response.text[:200]!r}"
+            raise self._failed(method, path, why, transient=True, unknown=writes) from error
+
+    def _refused(self, method: str, path: str, response: httpx2.Response) -> Unreachable:
+        status = response.status_code
+        refusal = self._failed(
+            method,
+            path,
+            f"{status}: {_said(response)}",
+            transient=status in _PASSING or status >= 500,
+            unknown=method != "GET" and status >= 500,
+        )
+        wish = response.headers.get("Retry-After", "")
+        if isinstance(refusal, Transient) and wish.isdigit():
+            refusal.retry_after = float(wish)
+        return refusal
+
+    def _failed(
+        self, method: str, path: str, why: str, *, transient: bool = False, unknown: bool = False
+    ) -> Unreachable:
+        kind = OutcomeUnknown if unknown else Transient if transient else Unreachable
+        return kind(
+            "peer-outcome-unknown" if unknown else "peer-unreachable",
+            f"{self.endpoint.name} gave {why} to {method} {path}",
+            expected="a good answer within the time limit",
+            remedy="check that the peer runs and that its address is right; through the API server, that we may proxy",
+        )
+
+
+def _words(error: Exception) -> str:
+    return f"no answer ({type(error).__name__}: {error})"
+
+
+def _said(response: httpx2.Response) -> str:
+    """The reason in an error answer of Prometheus, Alertmanager or the API server, or its text."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text.strip()[:500]
+    if isinstance(body, dict):
+        return str(body.get("error") or body.get("message") or body)[:500]
+    return str(body)[:500]
+
+
+def _tls(endpoint: Endpoint) -> ssl.SSLContext | bool:
+    if not endpoint.base_url.startswith("https:"):
+        return True
+    context = ssl.create_default_context(cafile=endpoint.verify if isinstance(endpoint.verify, str) else None)
+    if endpoint.verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if endpoint.cert:
+        context.load_cert_chain(*endpoint.cert)
+    return context
+
+
+def _auth(authorization: Callable[[], str | None]) -> httpx2.Auth:
+    import httpx2
+
+    class Present(httpx2.Auth):
+        """Asks for the header at every request: tokens rotate."""
+
+        def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]
+            value = authorization()
+            if value:
+                request.headers["Authorization"] = value
+            yield request
+
+    return Present()

@@ -1,0 +1,314 @@
+"""Prometheus' HTTP API v1.
+
+Queries go through `prometheus-api-client` (only `custom_query` and `custom_query_range`: its other methods glue
+labels into PromQL or have defaults from import time), on our own sessions, without its hidden retries, and with a
+time limit. Everything that the package lacks or drops goes through the Transport.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from threading import Event as Flag
+from threading import local
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.core.clock import Bounds, Instant, parse_utc
+from harness.core.errors import BadInput, Unreachable
+from harness.ports.endpoint import Endpoint, Transport
+from harness.ports.metrics import ActiveAlert, Rule, Series
+from harness.ports.retry import READ_BUDGET, Transient, patiently
+from harness.ports.stamps import Stamp, compare
+
+if TYPE_CHECKING:
+    from prometheus_api_client import PrometheusConnect
+    from requests import PreparedRequest, Response
+
+_log = logging.getLogger("harness.prometheus")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdwy])")
+_STATES: dict[str, Literal["inactive", "pending", "firing"]] = {
+    "inactive": "inactive",
+    "pending": "pending",
+    "firing": "firing",
+}
+CONNECT, READ = 3.0, 10.0
+"""Time limits in seconds: to connect, and between two bytes."""
+
+
+class _Refusal(Exception):
+    """An answer that is not 200, caught before the package turns it into one string."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.status = response.status_code
+        self.kind, self.text = "", response.text.strip()[:500]
+        try:
+            body = response.json()
+        except ValueError:
+            return
+        if isinstance(body, dict):
+            self.kind = str(body.get("errorType", ""))
+            self.text = str(body.get("error") or body.get("message") or self.text)[:500]
+
+
+class Prometheus:
+    """The Metrics port. Thread-safe: each thread has its own session to query with."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        *,
+        now: Callable[[], Instant],
+        stop: Flag | None = None,
+        budget: float = READ_BUDGET,
+        limits: tuple[float, float] = (CONNECT, READ),
+    ) -> None:
+        self._endpoint = endpoint
+        self._transport = transport
+        self._now = now
+        self._stop = stop or Flag()
+        self._budget = budget
+        self._limits = limits
+        self._mine = local()
+
+    def close(self) -> None:
+        """Close this thread's session; another thread's goes with that thread."""
+        connect: PrometheusConnect | None = getattr(self._mine, "connect", None)
+        if connect is not None:
+            connect.close()
+            del self._mine.connect
+
+    def ready(self) -> str:
+        """The version, when it is ready to answer queries."""
+        self._transport.get("/-/ready", text=True)
+        return str(self._data("/api/v1/status/buildinfo").get("version", ""))
+
+    def started_at(self) -> Instant:
+        """When the process started, from runtimeinfo: kept to the nanosecond for as long as the process lives, and
+        there without a scrape of itself (process_start_time_seconds lags behind a restart by up to a scrape, needs
+        that job, and has a grain of 10 ms)."""
+        stamp = self._data("/api/v1/status/runtimeinfo").get("startTime", "")
+        try:
+            return parse_utc(str(stamp))
+        except ValueError as error:
+            raise self._strange(f"a start time of {stamp!r}") from error
+
+    def offset(self) -> Bounds:
+        """Bounds on (Prometheus' clock - ours): the stamp of an instant query of time() is its clock truncated to
+        the millisecond, taken between our sending and our receiving."""
+
+        def ask() -> Stamp:
+            sent = self._now()
+            result = self._ask("time()", lambda connect: connect.custom_query("time()"))
+            received = self._now()
+            if not _is_scalar(result):
+                raise self._strange(f"{result!r} for time()")
+            stamp = float(result[0])
+            return Stamp(sent, received, stamp, stamp + 0.001)
+
+        return compare(lambda: self._patient(ask), now=self._now, pause=self._stop.wait, asks=4)
+
+    def vector(self, query: str, at: Instant | None = None) -> list[Series]:
+        """An instant query, now or at an instant of Prometheus' clock. NaN and infinities are kept as floats."""
+        params = {} if at is None else {"time": f"{at:.3f}"}
+        result = self._query(query, lambda connect: connect.custom_query(query, params=params))
+        if _is_scalar(result):
+            return [Series({}, (self._sample(query, result),))]
+        return [Series(self._labels(one), (self._sample(query, one.get("value")),)) for one in result]
+
+    def grid(self, query: str, start: Instant, end: Instant, step: float) -> list[Series]:
+        """A range query on the whole seconds inside [start, end]; empty where there is none. It never reaches past
+        `end`, where Prometheus would repeat its newest samples."""
+        first, last = math.ceil(start), math.floor(end)
+        if first > last:
+            return []
+        begin, finish = datetime.fromtimestamp(first, tz=UTC), datetime.fromtimestamp(last, tz=UTC)
+        result = self._query(
+            query, lambda connect: connect.custom_query_range(query, begin, finish, step=f"{step:.3f}")
+        )
+        return [self._series(query, one) for one in result]
+
+    def raw(self, selector: str, window: float) -> list[Series]:
+        """The raw samples of a plain selector over the last `window` seconds, at their own stamps."""
+        query = f"{selector}[{max(1, round(window * 1000))}ms]"
+        result = self._query(query, lambda connect: connect.custom_query(query))
+        return [self._series(query, one) for one in result]
+
+    def rules(self) -> list[Rule]:
+        """All loaded alerting rules."""
+        groups = self._data("/api/v1/rules", {"type": "alert"}).get("groups") or []
+        try:
+            return [_rule(group, rule) for group in groups for rule in group["rules"] if rule.get("type") == "alerting"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._strange(f"rules that cannot be read ({error!r})") from error
+
+    def scrape_intervals(self) -> dict[str, float]:
+        """Seconds by scrape pool, of the active targets; the longest where a pool's targets differ."""
+        targets = self._data("/api/v1/targets", {"state": "active"}).get("activeTargets") or []
+        intervals: dict[str, float] = {}
+        try:
+            for target in targets:
+                pool, seconds = str(target["scrapePool"]), duration(target["scrapeInterval"])
+                intervals[pool] = max(seconds, intervals.get(pool, 0.0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange(f"targets that cannot be read ({error!r})") from error
+        return intervals
+
+    # ------------------------------------------------------------------------------------------- help
+
+    def _data(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        body = self._transport.get(path, params).body
+        data = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(data, dict):
+            raise self._strange(f"no data to {path}")
+        return data
+
+    def _query(self, query: str, call: Callable[[PrometheusConnect], Any]) -> Any:
+        result = self._patient(lambda: self._ask(query, call))
+        if not isinstance(result, list):
+            raise self._strange(f"{result!r} for {query}")
+        return result
+
+    def _patient(self, call: Callable[[], Any]) -> Any:
+        return patiently(call, stop=self._stop, budget=self._budget)
+
+    def _ask(self, query: str, call: Callable[[PrometheusConnect], Any]) -> Any:
+        from requests import RequestException
+
+        try:
+            return call(self._connect())
+        except _Refusal as refusal:
+            raise self._refused(query, refusal) from refusal
+        except RequestException as error:
+            raise self._failed(query, f"no good answer ({type(error).__name__}: {error})", transient=True) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(query, f"an answer that is not Prometheus' ({error!r})", transient=True) from error
+
+    def _connect(self) -> PrometheusConnect:
+        connect: PrometheusConnect | None = getattr(self._mine, "connect", None)
+        if connect is None:
+            connect = self._mine.connect = self._new_connect()
+        return connect
+
+    def _new_connect(self) -> PrometheusConnect:
+        from prometheus_api_client import PrometheusConnect
+        from requests import Session
+        from urllib3.util.retry import Retry
+
+        endpoint, session = self._endpoint, Session()
+        session.verify = endpoint.verify
+        session.cert = endpoint.cert
+        session.trust_env = endpoint.environment
+        session.headers["User-Agent"] = "drill"
+        if endpoint.proxy:
+            session.proxies = {"http": endpoint.proxy, "https": endpoint.proxy}
+
+        def authorize(request: PreparedRequest) -> PreparedRequest:
+            value = endpoint.authorization()
+            if value:
+                request.headers["Authorization"] = value
+            return request
+
+        session.auth = authorize
+        session.hooks["response"].append(_look)
+        return PrometheusConnect(
+            url=endpoint.base_url, session=session, retry=Retry(total=0, redirect=0), timeout=self._limits
+        )
+
+    def _refused(self, query: str, refusal: _Refusal) -> BadInput | Unreachable:
+        if refusal.kind == "bad_data":
+            return BadInput(
+                "promql-refused",
+                f"Prometheus does not take {query!r}: {refusal.text}",
+                expected="an expression that Prometheus can parse",
+                remedy="try it in Prometheus' own query page",
+            )
+        passing = refusal.status in (408, 429) or refusal.status >= 500
+        return self._failed(query, f"{refusal.status}: {refusal.text}", transient=passing)
+
+    def _failed(self, query: str, why: str, *, transient: bool) -> Unreachable:
+        return (Transient if transient else Unreachable)(
+            "prometheus-unreachable",
+            f"{self._endpoint.name} gave {why} to {query!r}",
+            expected="a result within the time limit",
+            remedy="check that Prometheus runs and that its address is right",
+        )
+
+    def _strange(self, what: str) -> Unreachable:
+        return Unreachable(
+            "prometheus-strange",
+            f"{self._endpoint.name} gave {what}",
+            expected="an answer as Prometheus' HTTP API v1 describes it",
+            remedy="check that the address is Prometheus' own and its version 2.37 or newer",
+        )
+
+    def _labels(self, one: dict[str, Any]) -> dict[str, str]:
+        return dict(one.get("metric") or {})
+
+    def _series(self, query: str, one: dict[str, Any]) -> Series:
+        return Series(self._labels(one), tuple(self._sample(query, value) for value in one.get("values") or ()))
+
+    def _sample(self, query: str, pair: Any) -> tuple[Instant, float]:
+        try:
+            stamp, value = pair
+            return float(stamp), float(value)
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                "promql-not-numbers",
+                f"{query!r} gives {pair!r}",
+                expected="float samples (no strings, no native histograms)",
+                remedy="change the expression to one that gives numbers",
+            ) from error
+
+
+def duration(text: str) -> float:
+    """Seconds in a Prometheus duration such as "1m30s". Raises ValueError."""
+    parts = _PART.findall(text)
+    if text == "0":
+        return 0.0
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _look(response: Response, *_: Any, **__: Any) -> None:
+    """Stop at what is not 200, and say aloud what the package would drop."""
+    if response.status_code != 200:
+        raise _Refusal(response)
+    if b'"warnings"' in response.content:
+        warnings = response.json().get("warnings")
+        if warnings:
+            _log.warning("Prometheus warns: %s", "; ".join(map(str, warnings)))
+
+
+def _is_scalar(result: Any) -> bool:
+    return isinstance(result, list) and len(result) == 2 and isinstance(result[0], (int, float))
+
+
+def _rule(group: dict[str, Any], rule: dict[str, Any]) -> Rule:
+    evaluated = str(rule.get("lastEvaluation", ""))
+    return Rule(
+        alert=rule["name"],
+        group=group["name"],
+        file=group["file"],
+        query=rule["query"],
+        for_seconds=float(rule["duration"]),
+        interval=float(group["interval"]),
+        labels=dict(rule.get("labels") or {}),
+        annotations=dict(rule.get("annotations") or {}),
+        health=str(rule.get("health", "")),
+        last_error=str(rule.get("lastError", "")),
+        state=_STATES[rule["state"]],
+        last_evaluation=None if not evaluated or evaluated.startswith("0001-") else parse_utc(evaluated),
+        active=tuple(_active(alert) for alert in rule.get("alerts") or ()),
+    )
+
+
+def _active(alert: dict[str, Any]) -> ActiveAlert:
+    state: Literal["pending", "firing"] = "firing" if alert["state"] == "firing" else "pending"
+    return ActiveAlert(dict(alert["labels"]), state, parse_utc(alert["activeAt"]), float(alert["value"]))
