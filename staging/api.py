@@ -75,6 +75,11 @@ class Api(ThreadingHTTPServer):
         redis: Redis = self._local.redis
         return redis
 
+    def hang_up(self) -> None:
+        """Close this thread's connection, at the end of its client's."""
+        if hasattr(self._local, "redis"):
+            self._local.redis.close()
+
     def queue(self) -> Queue:
         """The queue over this thread's connection."""
         return Queue(self.connection())
@@ -86,6 +91,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
     server: Api
+
+    def finish(self) -> None:
+        """The client has gone; so goes what was opened for it."""
+        try:
+            super().finish()
+        finally:
+            self.server.hang_up()
 
     def do_GET(self) -> None:
         """Metrics and readiness."""

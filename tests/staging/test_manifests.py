@@ -1,0 +1,296 @@
+"""What the manifests promise: guards, limits, safety, profiles that differ in timing only, links that resolve."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.clusters.rootfs import cache_dir, promtool, read_list, sources_layer
+from harness.clusters.staging import conflicts
+from harness.core.errors import BadInput
+from harness.ports.progress import Silent
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+MINE = [MANIFESTS / name for name in ("staging", "monitoring", "overlays")]
+PROFILES = ("smoke", "gameday")
+TIMINGS = ("scrape_interval", "scrape_timeout", "evaluation_interval", "for", "group_wait", "group_interval")
+LOWERED_MIB = 64
+Doc = dict[str, Any]
+
+
+def documents() -> list[Doc]:
+    return [
+        doc
+        for folder in (MANIFESTS / "staging", MANIFESTS / "monitoring")
+        for path in sorted(folder.glob("*.yaml"))
+        for doc in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    ]
+
+
+def deployments() -> list[Doc]:
+    return [doc for doc in documents() if doc["kind"] == "Deployment"]
+
+
+def by_name(name: str) -> Doc:
+    (found,) = [doc for doc in deployments() if doc["metadata"]["name"] == name]
+    return found
+
+
+def mib(quantity: str) -> int:
+    assert quantity.endswith("Mi"), quantity
+    return int(quantity.removesuffix("Mi"))
+
+
+each_deployment = pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["metadata"]["name"])
+
+
+def test_every_yaml_file_parses() -> None:
+    paths = [path for folder in MINE for path in folder.rglob("*.yaml")]
+    assert len(paths) > 10
+    for path in paths:
+        assert all(doc for doc in yaml.safe_load_all(path.read_text(encoding="utf-8"))), path
+
+
+def test_staging_has_opted_in_and_the_instruments_have_not() -> None:
+    labels = {d["metadata"]["name"]: d["metadata"]["labels"] for d in documents() if d["kind"] == "Namespace"}
+    assert labels["nova-staging"]["drill.internal/opt-in"] == "true"
+    assert labels["nova-staging"]["drill.internal/environment"] == "staging"
+    assert "drill.internal/opt-in" not in labels["monitoring"]
+
+
+@each_deployment
+def test_pods_are_confined(deployment: Doc) -> None:
+    spec = deployment["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] == "prometheus")
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["imagePullPolicy"] == "IfNotPresent"
+        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+
+
+@each_deployment
+def test_requests_leave_room_for_lowered_limits(deployment: Doc) -> None:
+    for container in deployment["spec"]["template"]["spec"]["containers"]:
+        resources = container["resources"]
+        assert mib(resources["requests"]["memory"]) <= mib(resources["limits"]["memory"])
+        if deployment["metadata"]["name"] == "worker":
+            assert mib(resources["requests"]["memory"]) <= LOWERED_MIB
+
+
+def test_a_job_fits_the_normal_limit_with_room_and_not_the_lowered_one() -> None:
+    (container,) = by_name("worker")["spec"]["template"]["spec"]["containers"]
+    working = int({e["name"]: e["value"] for e in container["env"]}["WORKING_MIB"])
+    base = 12  # MiB of an idle worker, measured; staging/README.md
+    assert working > LOWERED_MIB
+    assert working + base <= 0.7 * mib(container["resources"]["limits"]["memory"])
+
+
+def test_a_bad_rollout_takes_three_of_five_workers() -> None:
+    spec = by_name("worker")["spec"]
+    assert spec["replicas"] == 5
+    assert spec["strategy"] == {"rollingUpdate": {"maxUnavailable": 3, "maxSurge": 0}}
+    assert spec["minReadySeconds"] >= 1
+
+
+def test_prometheus_may_only_look_and_only_in_two_namespaces() -> None:
+    roles = [doc for doc in documents() if doc["kind"] == "Role"]
+    assert {role["metadata"]["namespace"] for role in roles} == {"nova-staging", "monitoring"}
+    assert not [doc for doc in documents() if doc["kind"].startswith("ClusterRole")]
+    for role in roles:
+        for rule in role["rules"]:
+            assert set(rule["verbs"]) == {"get", "list", "watch"}
+            assert set(rule["resources"]) <= {"pods", "services", "endpointslices"}
+
+
+@pytest.mark.parametrize("name", ["prometheus.yaml", "alertmanager.yaml", "queue.rules.yaml", "kustomization.yaml"])
+def test_profiles_differ_in_timing_only(name: str) -> None:
+    def without_timing(profile: str) -> str:
+        text = (MANIFESTS / "overlays" / profile / name).read_text(encoding="utf-8")
+        text = re.sub(rf"^(\s*(?:{'|'.join(TIMINGS)}):) \w+$", r"\1 TIME", text, flags=re.MULTILINE)
+        return text.partition("\n")[2] if name == "kustomization.yaml" else text  # its first line names the profile
+
+    assert without_timing("smoke") == without_timing("gameday")
+
+
+def rules(profile: str) -> list[Doc]:
+    path = MANIFESTS / "overlays" / profile / "queue.rules.yaml"
+    groups = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_alert_has_what_a_woken_person_needs(profile: str) -> None:
+    for rule in rules(profile):
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert {"summary", "description", "runbook_url"} <= set(rule["annotations"])
+        runbook = ROOT / rule["annotations"]["runbook_url"]
+        assert runbook.is_file(), f"{rule['alert']}: {runbook} is missing"
+        text = runbook.read_text(encoding="utf-8")
+        assert text.startswith(f"# {rule['alert']}\n")
+        headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+        assert headings == ["Triage", "Mitigate", "Escalate", "Exit criteria", "Rollback"]
+
+
+def test_the_runbook_looks_before_it_scales() -> None:
+    text = (ROOT / "runbooks" / "high-queue-depth.md").read_text(encoding="utf-8")
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
+    assert commands.index("get pods") < commands.index(" scale ")
+    (container,) = by_name("worker")["spec"]["template"]["spec"]["containers"]
+    assert f"--limits=memory={container['resources']['limits']['memory']}" in commands
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_rendered_profile_refers_to_its_own_configuration(profile: str) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        unavailable("kubectl is not installed")
+    done = subprocess.run(
+        [str(kubectl), "kustomize", str(MANIFESTS / "overlays" / profile)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    docs = list(yaml.safe_load_all(done.stdout))
+    maps = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "ConfigMap"}
+    used = {
+        volume["configMap"]["name"]
+        for doc in docs
+        if doc["kind"] == "Deployment"
+        for volume in doc["spec"]["template"]["spec"].get("volumes", [])
+        if "configMap" in volume
+    }
+    assert used == maps
+    assert len(maps) == 2
+    assert all(doc["metadata"]["labels"]["app.kubernetes.io/part-of"] == "nova-staging" for doc in docs)
+
+
+def unavailable(reason: str) -> None:
+    """On CI a tool that is missing is a failure; elsewhere it is a skip that says why."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}; expected on CI")
+    pytest.skip(reason)
+
+
+def a_promtool() -> str:
+    """The image's own promtool where its base layer is cached (or on CI, where it is built), or the machine's."""
+    if list(cache_dir().glob("base-*.tar")) or os.environ.get("CI") == "true":
+        try:
+            return str(promtool(ROOT, Silent()))
+        except BadInput as error:
+            unavailable(error.fact)
+    installed = shutil.which("promtool")
+    if installed is None:
+        unavailable("no promtool: the image's base layer is not cached and the package prometheus not installed")
+    return str(installed)
+
+
+def seconds(text: str) -> int:
+    return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_alert_fires_above_fifty_after_its_time_and_resolves(profile: str, tmp_path: Path) -> None:
+    (rule,) = rules(profile)
+    folder = MANIFESTS / "overlays" / profile
+    prometheus = yaml.safe_load((folder / "prometheus.yaml").read_text(encoding="utf-8"))
+    interval = seconds(prometheus["global"]["evaluation_interval"])
+    wait = seconds(rule["for"])
+    high, rounds = 10, wait // interval + 10
+    fires, over = high * interval + wait, (high + rounds) * interval
+    description = rule["annotations"]["description"].replace("{{ $value }}", "51")
+    expected = {
+        "exp_labels": rule["labels"],
+        "exp_annotations": rule["annotations"] | {"description": description},
+    }
+
+    def at(instant: int, alerts: list[Doc]) -> Doc:
+        return {"eval_time": f"{instant}s", "alertname": rule["alert"], "exp_alerts": alerts}
+
+    # The first sample is at 0 s; the expansion `axn` means n more of the same.
+    series = f"50x{high - 1} 51x{rounds - 1} 50x40"
+    test = {
+        "rule_files": [str(folder / "queue.rules.yaml")],
+        "evaluation_interval": f"{interval}s",
+        "tests": [
+            {
+                "interval": f"{interval}s",
+                "input_series": [{"series": 'nova_queue_depth{job="api"}', "values": series}],
+                "alert_rule_test": [
+                    at((high - 1) * interval, []),
+                    at(fires - interval, []),
+                    at(fires, [expected]),
+                    at(over - interval, [expected]),
+                    at(over, []),
+                ],
+            },
+            {
+                "interval": f"{interval}s",
+                "input_series": [{"series": 'nova_queue_depth{job="api"}', "values": f"50x{4 * rounds}"}],
+                "alert_rule_test": [at(3 * rounds * interval, [])],
+            },
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(test), encoding="utf-8")
+    tool = a_promtool()
+    done = subprocess.run([tool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lint = [tool, "check", "rules", "--lint=all", "--lint-fatal", str(folder / "queue.rules.yaml")]
+    done = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_sources_layer_is_the_same_bytes_each_time_and_holds_every_part() -> None:
+    layer = sources_layer(ROOT)
+    assert hashlib.sha256(layer).digest() == hashlib.sha256(sources_layer(ROOT)).digest()
+    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+        names = set(archive.getnames())
+    for part in ("api", "worker", "traffic", "pager"):
+        assert f"opt/nova/staging/{part}.py" in names
+        assert any(f"staging.{part}" in str(d) for d in deployments())
+
+
+def test_both_recipes_read_one_list_of_packages() -> None:
+    packages = read_list(ROOT / "staging" / "image" / "packages.txt")
+    assert packages == sorted(packages)
+    assert {"python3", "redis-server", "prometheus", "prometheus-alertmanager"} <= set(packages)
+    dockerfile = (ROOT / "staging" / "image" / "Dockerfile").read_text(encoding="utf-8")
+    assert "COPY staging/image/packages.txt" in dockerfile
+    assert not any(name in dockerfile for name in packages if name != "python3")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "found"),
+    [
+        (
+            'error: Apply failed with 1 conflict: conflict with "kubectl-patch" using apps/v1: .spec.replicas\nPlease',
+            [".spec.replicas, changed by kubectl-patch"],
+        ),
+        (
+            (
+                'error: Apply failed with 3 conflicts: conflicts with "kubectl" with subresource "scale" using v1:\n'
+                '- .spec.replicas\nconflicts with "x" using apps/v1:\n- .spec.a\n- .spec.b\nPlease review these'
+            ),
+            [".spec.replicas, changed by kubectl", ".spec.a, changed by x", ".spec.b, changed by x"],
+        ),
+        ("error: connection refused", []),
+    ],
+)
+def test_what_somebody_else_changed_is_named(stderr: str, found: list[str]) -> None:
+    assert conflicts(stderr) == found
