@@ -47,7 +47,7 @@ LEASE = "drill"
 STEADY_DEPTH = 20
 """Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
 
-_KINDS = "namespaces,deployments,services,configmaps,serviceaccounts,roles,rolebindings"
+_KINDS = "namespaces,deployments,services,configmaps"
 _READ_TIMEOUT = 20.0
 _WRITE_TIMEOUT = 60.0
 _ROLLOUT_TIMEOUT = 120.0
@@ -63,8 +63,8 @@ class _Pace:
     poll: float
 
 
-# The window holds the samples that must all be short; the patience allows for discovery (up to 5 s), two missed
-# scrapes and a queue that first has to drain.
+# The window holds the samples that must all be short; the patience allows for a start of Prometheus (up to 5 s to its
+# first scrape), two missed scrapes and a queue that first has to drain.
 _PACES: dict[Profile, _Pace] = {
     "smoke": _Pace(window=5, samples=4, patience=60, poll=0.5),
     "gameday": _Pace(window=45, samples=3, patience=180, poll=3),

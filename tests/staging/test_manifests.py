@@ -74,7 +74,7 @@ def test_pods_are_confined(deployment: Doc) -> None:
     spec = deployment["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] == "prometheus")
+    assert spec["automountServiceAccountToken"] is False
     for container in spec["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -109,14 +109,8 @@ def test_a_bad_rollout_takes_three_of_five_workers() -> None:
     assert spec["minReadySeconds"] >= 1
 
 
-def test_prometheus_may_only_look_and_only_in_two_namespaces() -> None:
-    roles = [doc for doc in documents() if doc["kind"] == "Role"]
-    assert {role["metadata"]["namespace"] for role in roles} == {"nova-staging", "monitoring"}
-    assert not [doc for doc in documents() if doc["kind"].startswith("ClusterRole")]
-    for role in roles:
-        for rule in role["rules"]:
-            assert set(rule["verbs"]) == {"get", "list", "watch"}
-            assert set(rule["resources"]) <= {"pods", "services", "endpointslices"}
+def test_nothing_of_the_staging_system_may_speak_to_the_api_server() -> None:
+    assert not [doc for doc in documents() if doc["kind"].endswith(("Role", "RoleBinding", "ServiceAccount"))]
 
 
 @pytest.mark.parametrize("name", ["prometheus.yaml", "alertmanager.yaml", "queue.rules.yaml", "kustomization.yaml"])
@@ -201,6 +195,17 @@ def a_promtool() -> str:
 
 def seconds(text: str) -> int:
     return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_prometheus_of_the_image_accepts_its_configuration(profile: str) -> None:
+    # Debian's build lacks some of the ways to discover targets; only its own promtool knows which.
+    path = MANIFESTS / "overlays" / profile / "prometheus.yaml"
+    done = subprocess.run(
+        [a_promtool(), "check", "config", "--syntax-only", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(180)
