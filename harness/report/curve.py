@@ -1,0 +1,174 @@
+"""What the chart shows, as numbers: the curve, its lines, the bands of fault and alert, the milestones, the workers."""
+
+from __future__ import annotations
+
+import re
+
+from harness.core.clock import Bounds
+from harness.core.event import AlertingRead, AlertTransition, InjectDone, PodsSeen, Record, UndoDone
+from harness.core.experiment import AnyExperiment
+from harness.core.history import History
+from harness.core.milestone import Milestone
+from harness.core.samples import Sampled, samples
+from harness.report.values import Band, Chart, Line, Marker
+from harness.report.wording import middle
+
+CURVE = "curve"
+_MARKED = (
+    "injected", "firing", "acknowledged", "assessed", "root_cause.declared", "fix.applied", "client.notified",
+    "mitigated", "recovered", "resolved", "all_clear",
+)  # fmt: skip
+_ABOVE = re.compile(r"^(?P<left>.+?)\s*>=?\s*(?P<bound>\d+(?:\.\d+)?(?:e[+-]?\d+)?)$", re.DOTALL)
+
+
+def alert_bound(experiment: AnyExperiment, query: str) -> float | None:
+    """The value above which the alert is active, where its expression is the drawn signal compared with a number."""
+    match = _ABOVE.match(query.strip())
+    same = match is not None and _squeezed(match["left"]) == _squeezed(experiment.signal.query)
+    return float(match["bound"]) if match is not None and same else None
+
+
+def symptom(experiment: AnyExperiment, history: History, query: str, injected: Milestone | None) -> Bounds | None:
+    """When the drawn signal first rose above the alert's bound after the injection, to within one sample's age."""
+    bound = alert_bound(experiment, query)
+    if bound is None or injected is None:
+        return None
+    before = injected.at.earliest
+    for sample in samples(history, CURVE):
+        if sample.at < injected.at.earliest:
+            continue
+        if sample.value is not None and sample.value > bound:
+            earliest = max(injected.at.earliest, before - sample.resolution)
+            return Bounds(earliest=min(earliest, sample.at), latest=sample.at)
+        before = sample.at
+    return None
+
+
+def chart(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> Chart | None:
+    """The chart, or None where neither the signal nor the pods were ever seen."""
+    read = list(samples(history, CURVE))
+    pods = history.records(PodsSeen)
+    if not read and not pods:
+        return None
+    injected = found.get("injected")
+    zero_name = next((name for name in ("firing", "injected") if name in found), "start of the run")
+    zero = middle(found[zero_name].at) if zero_name in found else history.started_at
+    seen = [sample.at for sample in read] + [record.at for record, _ in pods]
+    # The clean check may come long after everybody has left: what is drawn ends with what was watched.
+    end = max(seen + [middle(found[name].at) for name in _MARKED if name in found])
+    first = min(seen)
+    if injected is not None:
+        lead = max(10.0, 0.15 * (end - injected.at.earliest))
+        first = min(max(first, injected.at.earliest - lead), injected.at.earliest)
+    return Chart(
+        title=experiment.signal.title,
+        unit=experiment.signal.unit,
+        zero=zero_name,
+        start=first - zero,
+        end=max(end, first + 1.0) - zero,
+        points=tuple((at - zero, value) for at, value in _with_gaps(read) if at >= first),
+        lines=_lines(experiment, history),
+        bands=tuple(_bands(experiment, history, found, zero, end)),
+        markers=tuple(_markers(experiment, found, zero)),
+        ready=tuple(_ready(pods, zero, first)),
+        evidence=tuple(sorted({sample.seq for sample in (*read[:1], *read[-1:])})),
+    )
+
+
+def _with_gaps(read: list[Sampled]) -> list[tuple[float, float | None]]:
+    """The samples, with a None wherever some are missing in between."""
+    points: list[tuple[float, float | None]] = []
+    for before, sample in zip([None, *read], read, strict=False):
+        if sample.hole and before is not None:
+            points.append(((before.at + sample.at) / 2, None))
+        points.append((sample.at, sample.value))
+    return points
+
+
+def _lines(experiment: AnyExperiment, history: History) -> tuple[Line, ...]:
+    lines: list[Line] = []
+    recovered = experiment.recovered
+    bound = recovered.below if recovered.below is not None else recovered.above
+    if bound is not None and _squeezed(recovered.query) == _squeezed(experiment.signal.query):
+        side = "below" if recovered.below is not None else "above"
+        lines.append(Line(bound, f"recovered {side} {bound:g}", "recovered"))
+    expected = [alert.name for alert in experiment.alerts]
+    for read in history.all(AlertingRead):
+        above = alert_bound(experiment, read.query)
+        line = Line(above, f"alert above {above:g}", "alert") if above is not None else None
+        if line is not None and read.alert in expected and line not in lines:
+            lines.append(line)
+    return tuple(lines)
+
+
+def _bands(
+    experiment: AnyExperiment, history: History, found: dict[str, Milestone], zero: float, end: float
+) -> list[Band]:
+    bands: list[Band] = []
+    for done in history.all(InjectDone):
+        if done.outcome == "failed":
+            continue
+        undo = next((u for u in history.all(UndoDone) if u.fault == done.fault and u.outcome != "refused"), None)
+        stop, label = end, f"{done.fault} in force"
+        fix = found.get("fix.applied")
+        if undo is not None and undo.outcome == "already" and fix is not None:
+            stop, label = middle(fix.at), f"{done.fault} in force until the responder's fix"
+        elif undo is not None:
+            stop = middle(undo.at)
+        start = middle(done.at)
+        bands.append(Band("fault", label, "fault", start - zero, max(start, min(stop, end)) - zero))
+    for alert in experiment.alerts:
+        bands += _alert_bands(alert.name, history, zero, end)
+    return bands
+
+
+def _alert_bands(alert: str, history: History, zero: float, end: float) -> list[Band]:
+    bands: list[Band] = []
+    moves = [m for m in history.all(AlertTransition) if m.alert == alert]
+    for move, after in zip(moves, [*moves[1:], None], strict=True):
+        if move.to == "resolved":
+            continue
+        stop = end if after is None else min(middle(after.at), end)
+        kind = move.to
+        start = middle(move.at)
+        bands.append(Band(alert, f"{alert} {kind}", kind, start - zero, max(start, stop) - zero))
+    return bands
+
+
+def _markers(experiment: AnyExperiment, found: dict[str, Milestone], zero: float) -> list[Marker]:
+    names = [*_MARKED]
+    names += [f"{fault.id}.effective" for fault in experiment.faults]
+    names += [f"{role}.{what}" for role in experiment.roles for what in ("paged", "joined")]
+    markers: list[Marker] = []
+    for name in names:
+        milestone = found.get(name)
+        if milestone is None:
+            continue
+        who = milestone.actor_kind
+        automated = " (automation)" if who == "automation" else ""
+        markers.append(
+            Marker(
+                middle(milestone.at) - zero, f"{name}{automated}",
+                "automation" if automated else "human" if who else "machine",
+            )
+        )  # fmt: skip
+    return sorted(markers, key=lambda marker: (marker.at, marker.label))
+
+
+def _ready(pods: list[tuple[Record, PodsSeen]], zero: float, first: float) -> list[tuple[float, int, int]]:
+    """Ready pods of the first fault's target at each change; the state at the chart's left edge is carried in."""
+    steps: list[tuple[float, int, int]] = []
+    for record, event in pods:
+        if event.fault != pods[0][1].fault:
+            continue
+        counts = (sum(pod.ready for pod in event.pods), len(event.pods))
+        at = max(record.at, first) - zero
+        if steps and steps[-1][0] == at:
+            steps.pop()
+        if not steps or steps[-1][1:] != counts:
+            steps.append((at, *counts))
+    return steps
+
+
+def _squeezed(query: str) -> str:
+    return re.sub(r"\s+", "", query)

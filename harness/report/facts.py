@@ -1,0 +1,33 @@
+"""Which run this is, as labelled facts in the order in which every format shows them."""
+
+from __future__ import annotations
+
+from harness.report.values import Report
+from harness.report.wording import span, stamp, target
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """The header as labelled facts, in order."""
+    h = report.header
+    planned = f"at most {target(h.planned)} after the injection" if h.planned is not None else "not known"
+    ended = (
+        f"{stamp(h.ended)}: {h.end_reason}, {h.end_detail} (by {h.ended_by})" if h.ended is not None else h.end_reason
+    )
+    return [
+        ("Run", h.run_id),
+        ("Experiment", f"{h.experiment} ({h.experiment_file})"),
+        ("Profile", h.profile),
+        ("Responder", h.responder),
+        ("Cluster", ", ".join(f"{key} {value}" for key, value in h.cluster)),
+        ("Namespace", h.namespace),
+        ("Started", stamp(h.started)),
+        ("Ended", ended),
+        ("Planned", planned),
+        ("Took in all", span(h.actual)),
+        ("Declared severity", h.severity),
+        ("Why this drill", f"probability {h.probability}; tests {', '.join(h.tests)}"),
+        ("Runbook", h.runbook),
+        ("Experiment digest", h.digest),
+        ("Harness version", h.harness_version),
+        ("Run by", h.identity),
+    ]

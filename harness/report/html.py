@@ -1,0 +1,67 @@
+"""The report as one HTML file that needs nothing else: style and drawing are inline, nothing is fetched, nothing runs.
+
+The content security policy names the inline style by its hash, so that no text of a stranger's could add another.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from typing import TYPE_CHECKING
+
+from harness.core.clock import utc
+from harness.report import wording
+from harness.report.facts import facts
+from harness.report.svg import draw
+from harness.report.values import SEVERITIES, Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+WIDE, NARROW = 1040, 400
+
+
+def render_html(report: Report) -> str:
+    """The page."""
+    from markupsafe import Markup
+
+    environment = _environment()
+    style = environment.get_template("report.css").render()
+    chart = report.chart
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        facts=facts(report),
+        counts=[(s, n) for s in SEVERITIES if (n := sum(f.severity == s for f in report.findings))],
+        style=Markup(style),  # noqa: S704 (our own file, without any variable)
+        policy=_policy(style),
+        wide=Markup(draw(chart, WIDE)) if chart else "",  # noqa: S704 (svg.draw escapes every text)
+        narrow=Markup(draw(chart, NARROW)) if chart else "",  # noqa: S704 (as above)
+    )
+
+
+def _policy(style: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        {
+            name: getattr(wording, name)
+            for name in ("span", "target", "measured", "middle", "within", "since", "uncertainty", "stamp", "clock")
+        }
+    )
+    environment.filters.update(utc=utc, slug=lambda text: text.lower().replace(" ", "-"))
+    return environment
