@@ -1,0 +1,237 @@
+"""Deploying: what is compared, what is refused before the first write. A stand-in for kubectl answers from a folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clusters import rootfs, staging
+from harness.clusters.provider import Access, ClusterProvider, ClusterStatus
+from harness.core.errors import BadInput, Refused, Unreachable
+from harness.ports.progress import Progress, Silent
+
+KUBECTL = """#!{python}
+import json, pathlib, sys
+here = pathlib.Path({here!r})
+words = [a for a in sys.argv[1:] if not a.startswith("--kubeconfig") and not a.startswith("--context")]
+with (here / "calls").open("a") as calls:
+    calls.write(" ".join(words) + "\\n")
+for rule in json.loads((here / "rules.json").read_text()):
+    if " ".join(words).startswith(rule["on"]):
+        sys.stdout.write(rule.get("out", ""))
+        sys.stderr.write(rule.get("err", ""))
+        sys.exit(rule.get("rc", 0))
+"""
+
+
+class Cluster:
+    """A fake kubectl: `answer(prefix, ...)` sets what the first matching call says; the latest answer wins."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rules: list[dict[str, Any]] = []
+        self._binary = folder / "kubectl"
+        self._binary.write_text(KUBECTL.format(python=sys.executable, here=str(folder)), encoding="utf-8")
+        self._binary.chmod(self._binary.stat().st_mode | stat.S_IXUSR)
+        (folder / "calls").touch()
+        self.answer("")
+        self.access = Access("local", "t", folder / "config", "t", self._binary)
+
+    def answer(self, on: str, *, out: str = "", err: str = "", rc: int = 0) -> None:
+        self._rules.insert(0, {"on": on, "out": out, "err": err, "rc": rc})
+        (self._folder / "rules.json").write_text(json.dumps(self._rules), encoding="utf-8")
+
+    @property
+    def calls(self) -> list[str]:
+        return (self._folder / "calls").read_text(encoding="utf-8").splitlines()
+
+    @property
+    def writes(self) -> list[str]:
+        return [c for c in self.calls if c.split()[0] in {"apply", "create", "delete", "annotate"}]
+
+
+class Provider:
+    """A cluster that counts the images it is given."""
+
+    loaded = 0
+
+    def up(self, progress: Progress) -> Access:
+        raise NotImplementedError
+
+    def down(self, progress: Progress) -> None:
+        raise NotImplementedError
+
+    def status(self) -> ClusterStatus:
+        raise NotImplementedError
+
+    def load_image(self, archive: Path, ref: str) -> None:
+        self.loaded += 1
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(repository: Path, progress: Progress) -> rootfs.Image:
+        return rootfs.Image("drill.internal/nova-staging:abc", tmp_path / "image.tar")
+
+    monkeypatch.setattr(rootfs, "build", build)
+
+
+def deployment(**status: int) -> dict[str, Any]:
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": "worker", "namespace": "nova-staging", "uid": "u1", "generation": 3},
+        "spec": {"replicas": 5},
+        "status": {"observedGeneration": 3, "replicas": 5, "updatedReplicas": 5, "availableReplicas": 5} | status,
+    }
+
+
+def namespace(name: str, **annotations: str) -> dict[str, Any]:
+    labels = {staging.LABEL: staging.PART_OF}
+    meta = {"name": name, "uid": name, "labels": labels, "annotations": annotations}
+    return {"kind": "Namespace", "metadata": meta}
+
+
+def steady(cluster: Cluster, depth: float = 3) -> None:
+    body = {"status": "success", "data": {"result": [{"metric": {}, "value": [1.0, str(depth)]}]}}
+    cluster.answer("get --raw", out=json.dumps(body))
+
+
+def live(cluster: Cluster, *items: dict[str, Any]) -> None:
+    cluster.answer("get namespaces,", out=json.dumps({"items": items}))
+
+
+def declare(cluster: Cluster, *items: dict[str, Any]) -> None:
+    """Make `items` the live state, noted as declared by an earlier deployment of the smoke profile."""
+    declared = staging._declared(staging._repository(), "smoke", "drill.internal/nova-staging:abc")
+    monitoring = namespace("monitoring")
+    note = f"{declared} {staging._fingerprint([*items, monitoring])}"
+    live(cluster, *items, namespace("monitoring", **{staging.NOTE: note}))
+
+
+def deploy(cluster: Cluster) -> Provider:
+    provider = Provider()
+    as_port: ClusterProvider = provider
+    staging.deploy(as_port, cluster.access, "smoke", Silent())
+    return provider
+
+
+def test_as_declared_and_steady_means_two_questions_and_no_write(cluster: Cluster) -> None:
+    declare(cluster, deployment())
+    steady(cluster)
+    assert deploy(cluster).loaded == 0
+    assert len(cluster.calls) == 2
+    assert cluster.writes == []
+
+
+def test_a_spec_changed_by_hand_is_put_back_although_no_file_changed(cluster: Cluster) -> None:
+    declare(cluster, deployment())
+    changed = deployment(observedGeneration=4)
+    changed["metadata"]["generation"] = 4
+    items = json.loads(json.loads((cluster.access.kubeconfig.parent / "rules.json").read_text())[0]["out"])["items"]
+    live(cluster, changed, items[-1])
+    cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
+    cluster.answer("get configmaps", out=json.dumps({"items": [{"metadata": {"name": n}} for n in ("c-1", "c-0")]}))
+    steady(cluster)
+    assert deploy(cluster).loaded == 1
+    assert any(call.startswith("apply --server-side") and "--force" not in call for call in cluster.writes)
+    assert any(call.startswith("annotate namespace monitoring") for call in cluster.writes)
+    assert cluster.writes[-2] == "delete configmaps --namespace monitoring --ignore-not-found c-0"
+
+
+def test_a_foreign_namespace_is_refused_before_any_write(cluster: Cluster) -> None:
+    live(cluster)
+    cluster.answer("get namespace monitoring", out=json.dumps({"metadata": {"name": "monitoring", "labels": {}}}))
+    with pytest.raises(Refused, match="namespace monitoring exists"):
+        deploy(cluster)
+    assert cluster.writes == []
+
+
+def test_a_running_drill_is_refused_before_any_write(cluster: Cluster) -> None:
+    live(cluster)
+    cluster.answer("get lease drill", out="run-7")
+    with pytest.raises(Refused, match="run-7 holds the lock"):
+        deploy(cluster)
+    with pytest.raises(Refused, match="run-7 holds the lock"):
+        staging.undeploy(cluster.access, Silent())
+    assert cluster.writes == []
+
+
+def test_conflicts_are_forced_only_after_they_were_named(cluster: Cluster) -> None:
+    live(cluster)
+    cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
+    cluster.answer("get configmaps", out=json.dumps({"items": []}))
+    refusal = 'error: Apply failed with 1 conflict: conflict with "kubectl" using apps/v1: .spec.replicas'
+    cluster.answer("apply --server-side", err=refusal, rc=1)
+    cluster.answer("apply --server-side --field-manager=drill-staging --filename=- --force-conflicts")
+    steady(cluster)
+    said: list[str] = []
+
+    class Listener(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    staging.deploy(Provider(), cluster.access, "smoke", Listener())
+    assert "put back: .spec.replicas, changed by kubectl" in said
+
+
+def test_a_rejected_manifest_is_an_error_with_the_servers_words(cluster: Cluster) -> None:
+    live(cluster)
+    cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
+    cluster.answer("apply --server-side", err="error: unknown field", rc=1)
+    with pytest.raises(Unreachable, match="unknown field"):
+        deploy(cluster)
+
+
+def test_a_cluster_that_does_not_answer_is_said(cluster: Cluster) -> None:
+    cluster.answer("get namespaces,", err="connection refused", rc=1)
+    with pytest.raises(Unreachable, match="connection refused"):
+        deploy(cluster)
+
+
+def test_a_missing_kubectl_is_bad_input(tmp_path: Path) -> None:
+    access = Access("local", "t", tmp_path / "config", "t", tmp_path / "nothing")
+    with pytest.raises(BadInput, match="is not there"):
+        staging.deploy(Provider(), access, "smoke", Silent())
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"observedGeneration": 2}, {"updatedReplicas": 3}, {"availableReplicas": 2}, {"replicas": 6}],
+)
+def test_a_rollout_under_way_is_not_rolled_out(status: dict[str, int]) -> None:
+    assert staging._rolled_out(deployment())
+    assert not staging._rolled_out(deployment(**status))
+
+
+def test_the_fingerprint_moves_with_specs_and_labels_and_not_with_status() -> None:
+    items = [deployment(), namespace("nova-staging", note="x")]
+    before = staging._fingerprint(items)
+    quiet = copy.deepcopy(items)
+    quiet[0]["status"] = {}
+    quiet[1]["metadata"]["annotations"] = {}
+    assert staging._fingerprint(quiet) == before
+    for change in (("generation", 4), ("uid", "u2")):
+        moved = copy.deepcopy(items)
+        moved[0]["metadata"][change[0]] = change[1]
+        assert staging._fingerprint(moved) != before
+    opted_out = copy.deepcopy(items)
+    opted_out[1]["metadata"]["labels"]["drill.internal/opt-in"] = "false"
+    assert staging._fingerprint(opted_out) != before
+    assert staging._fingerprint(items[1:]) != before, "a deleted Deployment is seen"
+
+
+def test_what_is_declared_depends_on_profile_image_and_files() -> None:
+    root = staging._repository()
+    digests = {staging._declared(root, profile, ref) for profile in ("smoke", "gameday") for ref in ("a:1", "a:2")}
+    assert len(digests) == 4
