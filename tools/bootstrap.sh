@@ -81,7 +81,7 @@ pip install --require-hashes -r "$root/requirements/$what.lock" ||
     fail "pip could not install requirements/$what.lock" "every pinned package, with its hash" \
         "read pip's message above; check the way to the package index and the free disk space; then run the same command again"
 pip install --no-deps --no-build-isolation --editable "$root"
-"$venv/bin/python" -m compileall -q "$root/harness" || true
+"$venv/bin/python" -m compileall -q "$root/harness" >/dev/null 2>&1 || true
 key_of "$what" >"$venv/.stamp-$what"
 rm -f "$venv/.unfinished"
 say "ready after $(($(date +%s) - started)) s"
