@@ -1,0 +1,123 @@
+"""Taking a cluster away, whatever state it is in, by what is provably its own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from harness.clusters.local import cgroups, network, processes
+from harness.clusters.local.layout import Layout
+from harness.clusters.local.processes import Identity
+from harness.clusters.local.shell import attempt
+from harness.core.errors import Internal
+
+_PATIENCE_SECONDS = 20.0
+_LOG_LINKS = Path("/var/log/containers")
+_CNI_NOTES = Path("/var/lib/cni/results")
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+
+
+def own_processes(layout: Layout) -> list[Identity]:
+    """Recorded daemons, whatever lives in our network namespace, and whatever lives in our control group."""
+    found = {identity for record in layout.run.glob("*.pid") if (identity := processes.recorded(record))}
+    found.update(processes.inside_namespace(layout.netns_path))
+    found.update(cgroups.members(layout.cgroup))
+    return sorted(found, key=lambda identity: identity.pid)
+
+
+def own_mounts(layout: Layout) -> list[Path]:
+    """Mount points below the state folder, last mounted first."""
+    return [mount.point for mount in reversed(cgroups.mounts()) if mount.point.is_relative_to(layout.root)]
+
+
+def remains(layout: Layout) -> bool:
+    """Whether anything of the cluster is there."""
+    return (
+        layout.root.exists()
+        or layout.netns_path.exists()
+        or bool(own_processes(layout))
+        or bool(cgroups.remains(layout.cgroup))
+    )
+
+
+def sweep(layout: Layout) -> None:
+    """Remove everything of the cluster. Raises Internal, naming it, when something will not go."""
+    shims = _shim_sockets(layout)
+    survivors = processes.kill_all(lambda: own_processes(layout), seconds=_PATIENCE_SECONDS)
+    if survivors:
+        _stuck("processes", [str(identity.pid) for identity in survivors])
+    for point in own_mounts(layout):
+        if attempt(["umount", str(point)], timeout=30).returncode != 0:
+            attempt(["umount", "--lazy", str(point)], timeout=30)
+    left = own_mounts(layout)
+    if left:
+        _stuck("mounts", [str(point) for point in left])
+    network.unwire(layout)
+    groups = cgroups.remove(layout.cgroup, seconds=_PATIENCE_SECONDS)
+    if groups:
+        _stuck("control groups", [str(group) for group in groups])
+    for path in shims:
+        path.unlink(missing_ok=True)
+    _remove_shared_notes(layout)
+    if layout.root.exists():
+        shutil.rmtree(layout.root)
+
+
+def _stuck(what: str, which: list[str]) -> None:
+    raise Internal(
+        "cluster-remains",
+        f"{what} of the cluster are still there: {', '.join(which)}",
+        expected=f"all {what} gone within {_PATIENCE_SECONDS:g} s",
+        remedy="see what holds them, then run `drill cluster down` again",
+    )
+
+
+def _shim_sockets(layout: Layout) -> list[Path]:
+    """The sockets of the containers' keepers; these lie outside the state folder, and only their notes tell where."""
+    found = []
+    for note in (layout.run / "containerd").glob("io.containerd.runtime.v2.task/*/*/address"):
+        with suppress(OSError):
+            address = note.read_text().strip().removeprefix("unix://")
+            if address.startswith("/run/containerd/s/"):
+                found.append(Path(address))
+    return found
+
+
+def _remove_shared_notes(layout: Layout) -> None:
+    """What the kubelet and the network plugins leave in folders that all clusters share."""
+    for link in _entries(_LOG_LINKS):
+        if link.is_symlink() and link.readlink().is_relative_to(layout.root):
+            link.unlink()
+    for note in _entries(_CNI_NOTES):
+        if note.name.startswith(f"{layout.cni_network}-"):
+            note.unlink(missing_ok=True)
+    door = _DEVICE_PLUGINS / "kubelet.sock"
+    if _is_answered(door):
+        return  # another kubelet lives here and uses these folders
+    if door.is_socket():
+        for file in (door, _DEVICE_PLUGINS / "DEPRECATION"):
+            file.unlink(missing_ok=True)
+    for folder in (_LOG_LINKS, _CNI_NOTES, _CNI_NOTES.parent, _DEVICE_PLUGINS, _DEVICE_PLUGINS.parent):
+        with suppress(OSError):  # not empty, or not there: somebody else's, or nobody's
+            folder.rmdir()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_answered(door: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(1)
+        try:
+            knock.connect(str(door))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
