@@ -33,7 +33,7 @@ WRITTEN = {"written": True}
 def parse_duration(text: object) -> float:
     """Seconds in `text`, e.g. "1h30m" -> 5400.0. Raises ValueError naming the form expected."""
     if not isinstance(text, str) or len(text) > 40 or not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration; {_duration_hint(text)}")
+        raise ValueError(f"{_shown(text)} is not a duration; {_duration_hint(text)}")
     seconds = sum((Decimal(n) * _UNIT_SECONDS[unit] for n, unit in _DURATION_PART.findall(text)), Decimal(0))
     if seconds > Decimal(LONGEST_DURATION):
         raise ValueError(f"{text!r} is longer than 366 days; write a shorter duration")
@@ -42,8 +42,15 @@ def parse_duration(text: object) -> float:
     return float(seconds)
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _duration_hint(text: object) -> str:
     form = "write a number with its unit, like 90s, 5m, 1h30m or 250ms"
+    if isinstance(text, str) and len(text) > 40:
+        return form
     if isinstance(text, int | float) and not isinstance(text, bool):
         return f"{form}: did you mean {text}s or {text}m?"
     if isinstance(text, str) and re.fullmatch(r"[0-9.]+", text):
@@ -87,7 +94,7 @@ def parse_memory(text: object) -> int:
     the API server takes ("129e6", "123Mi", "500m"). Raises ValueError."""
     match = _MEMORY.fullmatch(text) if isinstance(text, str) and len(text) <= 40 else None
     if match is None:
-        raise ValueError(f"{text!r} is not a memory quantity; {_memory_hint(text)}")
+        raise ValueError(f"{_shown(text)} is not a memory quantity; {_memory_hint(text)}")
     number, unit, exponent = match.groups()
     scaled = Decimal(number) * _MEMORY_FACTOR[unit or ""] * Decimal(10) ** int(exponent or 0)
     return int(scaled.to_integral_value(ROUND_CEILING))
@@ -95,7 +102,7 @@ def parse_memory(text: object) -> int:
 
 def _memory_hint(text: object) -> str:
     form = "write bytes with a unit, like 64Mi or 1Gi"
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > 40:
         return form
     match = re.fullmatch(r"([0-9.]+)\s*([KMGTkmgt])(i?)(b|B|bytes?)?[?]?", text.strip())
     if match is None:
@@ -109,10 +116,10 @@ def _memory_hint(text: object) -> str:
 def _memory_text(text: object) -> str:
     if isinstance(text, int | float) and not isinstance(text, bool):
         raise ValueError(f"{text!r} has no unit; write a unit, like 64Mi")
-    if isinstance(text, str) and re.fullmatch(r"[0-9.]+", text):
+    if isinstance(text, str) and re.fullmatch(r"[0-9.]{1,20}", text):
         raise ValueError(f"{text!r} has no unit; write a unit, like {text}Mi")
     if not isinstance(text, str) or not _MEMORY_WRITTEN.fullmatch(text):
-        raise ValueError(f"{text!r} is not a memory quantity; {_memory_hint(text)}")
+        raise ValueError(f"{_shown(text)} is not a memory quantity; {_memory_hint(text)}")
     if parse_memory(text) == 0:
         raise ValueError("a memory quantity of zero would stop the container from starting at all")
     return text
