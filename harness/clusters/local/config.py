@@ -161,6 +161,8 @@ def components(layout: Layout, cable: Cable, binaries: Binaries) -> list[Compone
             f"--advertise-address={cable.node}",
             "--secure-port=6443",
             "--allow-privileged=true",
+            f"--requestheader-client-ca-file={pki}/ca.crt",
+            "--requestheader-allowed-names=front-proxy-client",
             "--anonymous-auth=false",
             "--profiling=false",
         ],
@@ -170,6 +172,8 @@ def components(layout: Layout, cable: Cable, binaries: Binaries) -> list[Compone
             f"--service-account-private-key-file={pki}/sa.key",
             f"--root-ca-file={pki}/ca.crt",
             "--use-service-account-credentials",
+            "--kube-api-qps=200",  # at the default of 20 the controllers need five seconds to start one after another
+            "--kube-api-burst=400",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
         ],

@@ -135,7 +135,7 @@ class LocalCluster:
     def _is_whole(self, known: State, binaries: Binaries) -> bool:
         if not self._can_repair(known) or known.binaries != str(binaries.folder):
             return False
-        if any(processes.recorded(c.record) is None for c in self._components(known, binaries)):
+        if not all(_runs_as_wanted(part) for part in self._components(known, binaries)):
             return False
         api = Api(self._layout, known.cable.node)
         return api.ready() and api.node_ready(self._layout.node) and names_resolve(self._layout, seconds=0.5)
@@ -211,10 +211,9 @@ class _Start:
 
     def _run(self, name: str) -> None:
         part = self._parts[name]
-        running = processes.recorded(part.record)
-        if running is not None:
-            if tuple(processes.command(running.pid)) == part.argv:
-                return
+        if _runs_as_wanted(part):
+            return
+        if processes.recorded(part.record) is not None:  # started by an older version, with other words
             processes.kill_all(lambda: [i] if (i := processes.recorded(part.record)) else [], seconds=10)
         processes.launch([*network.enter(self._layout), *part.argv], record=part.record, log=part.log)
 
@@ -240,6 +239,11 @@ class _Start:
         objects = manifests.marker() + manifests.name_service(coredns)
         kubectl = [str(self._binaries.path("kubectl")), f"--kubeconfig={self._layout.kubeconfig}"]
         run([*kubectl, "apply", "--validate=false", "-f", "-"], timeout=60, stdin=manifests.as_text(objects))
+
+
+def _runs_as_wanted(part: Component) -> bool:
+    running = processes.recorded(part.record)
+    return running is not None and tuple(processes.command(running.pid)) == part.argv
 
 
 def _completed(known: State, binaries: Binaries) -> State:
