@@ -1,0 +1,376 @@
+"""The commands. Their order in `drill --help` is the order in which a newcomer needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.cli.failures import Invocation, guarded, tell, wants_json
+from harness.core.errors import BadInput, ExitCode
+
+if TYPE_CHECKING:
+    from harness.core.event import Action
+    from harness.ports.progress import Progress
+    from harness.terminal.screen import Screen
+    from harness.wiring import Settings
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+CODES = (
+    "Exit codes: 0 met, 1 missed, 2 undecided, 3 refused, 4 rollback incomplete, 64 bad input, 70 internal error, "
+    "130 interrupted before anything was injected."
+)
+PROFILES = click.Choice(["smoke", "gameday"])
+RESPONDERS = click.Choice(["autopilot", "human"])
+CLUSTERS = click.Choice(["auto", "local", "kind", "context"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    known = Invocation(output="json" if wants_json(given) else "text")
+    return guarded(lambda: drill.main(given, prog_name="drill", standalone_mode=False, obj=known), known)
+
+
+# Options
+
+
+def _output(command: C) -> C:
+    return click.option(
+        "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="Text for people, or JSON lines for programs.",
+    )(command)  # fmt: skip
+
+
+def _runs(command: C) -> C:
+    return click.option(
+        "--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+        help="The folder that holds the runs.",
+    )(command)  # fmt: skip
+
+
+def _where(command: C) -> C:
+    """Options that say which cluster."""
+    options = (
+        click.option(
+            "--cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto", show_default=True, show_envvar=True,
+            help="Where to drill; auto: a named context, else kind where Docker answers, else a local Kubernetes.",
+        ),
+        click.option("--context", envvar="CONTEXT", show_envvar=True, help="An entry of the kubeconfig."),
+        click.option(
+            "--kubeconfig", type=click.Path(path_type=Path), envvar="KUBECONFIG", show_envvar=True,
+            help="The kubeconfig of --context.",
+        ),
+        click.option("--name", default="drill", show_default=True, help="The name of a local or kind cluster."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return _runs(_output(command))
+
+
+def _peers(command: C) -> C:
+    """Options that say where the alerting chain answers."""
+    for name, what in (("pager", "the pager"), ("alertmanager", "Alertmanager"), ("prometheus", "Prometheus")):
+        none = ", or none" if name == "pager" else ""
+        command = click.option(
+            f"--{name}", envvar=f"DRILL_{name.upper()}", show_envvar=True,
+            help=f"Where {what} answers: a URL, or service:NAMESPACE/NAME:PORT{none}.",
+        )(command)  # fmt: skip
+    return command
+
+
+def _namespace(command: C) -> C:
+    return click.option("--namespace", help="The drilled namespace, where the cluster has several.")(command)
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    """The settings that options and environment mean; what was not said keeps its default."""
+    from harness.wiring import Settings
+
+    settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    known = click.get_current_context().find_object(Invocation)
+    if known is not None:
+        known.output, known.runs = settings.output, settings.runs
+    return settings
+
+
+def _screen(output: str) -> Screen:
+    from harness.terminal.screen import Screen
+
+    return Screen(sys.stdout, output)
+
+
+# Commands
+
+
+class _InOrder(click.Group):
+    """Commands in the order in which they are declared."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, invoke_without_command=True, epilog=CODES)
+@click.pass_context
+def drill(context: click.Context) -> ExitCode | None:
+    """Break a staging cluster on purpose, time what people must do, and put everything back.
+
+    Without a command: what is up, what is open, and how the last run ended.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    with status.make_context("status", [], parent=context) as inner:
+        return _as_code(status.invoke(inner))
+
+
+@drill.command()
+@click.argument("experiment")
+@click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
+@click.option(
+    "--responder", type=RESPONDERS, envvar="RESPONDER", show_envvar=True, help="Who answers the page in this run."
+)
+@click.option("--no-setup", is_flag=True, help="Use the cluster and the staging system as they are.")
+@_peers
+@_where
+def run(experiment: str, profile: str | None, responder: str | None, *, no_setup: bool, **flags: Any) -> ExitCode:
+    """Run one EXPERIMENT, from set-up to report."""
+    settings = _settings(flags)
+    with _screen(settings.output) as screen:
+        from harness import wiring
+
+        outcome = wiring.run_drill(
+            settings,
+            experiment,
+            profile=profile,
+            responder=responder,
+            setup=not no_setup,
+            progress=screen.progress,
+            on_event=screen.on_event,
+            on_view=screen.on_view,
+        )
+        screen.outcome(
+            run_id=outcome.run_id,
+            folder=outcome.folder,
+            summary=outcome.summary,
+            exit_code=outcome.exit_code,
+            phases=outcome.phases,
+        )
+    return outcome.exit_code
+
+
+@drill.command()
+@click.argument("experiment")
+@click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
+@_peers
+@_where
+def plan(experiment: str, profile: str | None, **flags: Any) -> ExitCode:
+    """Show what EXPERIMENT would change, and its undo.
+
+    Nothing is changed: the API server is asked for a dry run.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+
+    text = wiring.plan_drill(settings, experiment, profile)
+    _screen(settings.output).answer(text, {"plan": text})
+    return ExitCode.MET
+
+
+@drill.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@_output
+@click.pass_obj
+def validate(known: Invocation, experiments: tuple[str, ...], output: str) -> ExitCode:
+    """Say everything that is wrong with experiments.
+
+    Without a name all that there are are checked.
+    """
+    known.output = output
+    from harness import loading
+    from harness.wiring.settings import ROOT
+
+    screen, code = _screen(output), ExitCode.MET
+    for name in experiments or loading.names(ROOT):
+        try:
+            loaded = loading.load(loading.find(name, ROOT))
+        except BadInput as error:
+            code = ExitCode(tell(error, known))
+            continue
+        profiles = ", ".join(loaded.experiment.profiles)
+        screen.answer(
+            f"{name}: valid (profiles {profiles})",
+            {"experiment": loaded.experiment.name, "valid": True, "digest": loaded.experiment.digest()},
+        )
+    return code
+
+
+@drill.command("list")
+@_output
+def list_(output: str) -> ExitCode:
+    """List the experiments that there are."""
+    from harness import loading
+    from harness.wiring.settings import ROOT
+
+    screen, names = _screen(output), loading.names(ROOT)
+    width = max(map(len, names), default=0)
+    for name in names:
+        try:
+            title = loading.load(loading.find(name, ROOT)).experiment.title
+        except BadInput:
+            title = f"cannot be read; `drill validate {name}` says why"
+        screen.answer(f"{name:<{width}}  {title}", {"experiment": name, "title": title})
+    return ExitCode.MET
+
+
+@drill.command()
+@click.argument("run", metavar="RUN")
+@_output
+@_runs
+@click.pass_obj
+def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
+    """Judge RUN again from its journal.
+
+    RUN is a folder, a run id or `latest`; its reports are written again, and the same journal gives the same bytes.
+    """
+    known.output, known.runs = output, runs
+    from harness import wiring
+
+    folder = Path(run) if Path(run).is_dir() or not (runs / run).is_dir() else runs / run
+    outcome = wiring.judge_run(folder)
+    _screen(output).outcome(
+        run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
+    )
+    return outcome.exit_code
+
+
+@drill.command()
+@_namespace
+@click.option("--force", is_flag=True, help="Also overwrite what somebody else changed since.")
+@_where
+def recover(*, force: bool, **flags: Any) -> ExitCode:
+    """Undo what a run that died has left in the cluster."""
+    settings = _settings(flags)
+    with _screen(settings.output) as screen:
+        from harness import wiring
+
+        outcome = wiring.recover(settings, force=force, progress=screen.progress)
+        code = outcome.exit_code
+        screen.answer("\n".join(outcome.lines), {"recovered": outcome.lines, "exit_code": int(code)})
+    return code
+
+
+@drill.command()
+@_namespace
+@_where
+def status(**flags: Any) -> ExitCode:
+    """Show what is up, what is open and how the last run ended."""
+    settings = _settings(flags)
+    from harness import wiring
+
+    report = wiring.status(settings)
+    _screen(settings.output).answer("\n".join(report.lines), {**report.data, "exit_code": int(report.exit_code)})
+    return report.exit_code
+
+
+@drill.group(cls=_InOrder)
+def cluster() -> None:
+    """Start, stop or look at the cluster that drills run in."""
+
+
+@cluster.command("up")
+@_where
+def cluster_up(**flags: Any) -> ExitCode:
+    """Bring the cluster up, and the staging system on it; nothing happens where both are."""
+    from harness import wiring
+
+    return _about_cluster(flags, wiring.cluster_up)
+
+
+@cluster.command("down")
+@_where
+def cluster_down(**flags: Any) -> ExitCode:
+    """Take the cluster down and leave nothing behind."""
+    from harness import wiring
+
+    return _about_cluster(flags, wiring.cluster_down)
+
+
+@cluster.command("status")
+@_where
+def cluster_status(**flags: Any) -> ExitCode:
+    """Say whether the cluster is up, and how to reach it."""
+    from harness import wiring
+
+    return _about_cluster(flags, wiring.cluster_status)
+
+
+def _about_cluster(flags: dict[str, Any], act: Callable[[Settings, Progress], str]) -> ExitCode:
+    settings = _settings(flags)
+    with _screen(settings.output) as screen:
+        answer = act(settings, screen.progress)
+        screen.answer(answer, {"cluster": answer})
+    return ExitCode.MET
+
+
+def _responder_command(
+    name: str, action: Action, text: str, arguments: Iterable[str] = (), *, about_role: bool = False
+) -> None:
+    """A command that sends one message to the drill. Who sends it is for the API server to say, so no option is."""
+
+    def act(namespace: str | None, **flags: Any) -> ExitCode:
+        said = [str(flags.pop(argument)) for argument in arguments]
+        settings = _settings({**flags, "namespace": namespace})
+        from harness import wiring
+
+        if about_role:
+            answer = wiring.respond(settings, action, role=said[0])
+        else:
+            answer = wiring.respond(settings, action, text=": ".join(said))
+        _screen(settings.output).answer(answer, {"message": answer})
+        return ExitCode.MET
+
+    command: Callable[..., Any] = _namespace(_where(act))
+    for argument in reversed(list(arguments)):
+        kind = click.Choice(["P1", "P2", "P3", "P4"]) if argument == "severity" else None
+        command = click.argument(argument, type=kind, metavar=argument.upper())(command)
+    drill.command(name, help=text)(command)
+
+
+_responder_command("ack", "acknowledged", "Acknowledge the alert: it is yours now.")
+_responder_command("assess", "assessed", "Declare the SEVERITY: P1, P2, P3 or P4.", ["severity"])
+_responder_command("escalate", "escalated", "Call ROLE, like l2.", ["role"], about_role=True)
+_responder_command("join", "joined", "Say that you join as ROLE.", ["role"], about_role=True)
+_responder_command("notify", "notified", "Record what the client was told: TEXT.", ["text"])
+_responder_command(
+    "root-cause", "root_cause", "Declare the root cause.\n\nOBJECT is its place, like deployment/worker; REASON says what is wrong with it.",
+    ["object", "reason"],
+)  # fmt: skip
+_responder_command("all-clear", "all_clear", "Give the all clear.")
+_responder_command("note", "note", "Put TEXT on the record.", ["text"])
+
+
+@drill.command()
+def schema() -> ExitCode:
+    """Print the JSON Schema of experiment files."""
+    from harness import catalog
+
+    click.echo(catalog.schema_text(), nl=False)
+    return ExitCode.MET
+
+
+@drill.command()
+def version() -> ExitCode:
+    """Print the version of the harness."""
+    from harness.wiring.settings import version as installed
+
+    click.echo(f"drill {installed()}")
+    return ExitCode.MET
+
+
+def _as_code(value: object) -> ExitCode:
+    return ExitCode(value) if isinstance(value, int) else ExitCode.MET
