@@ -175,7 +175,7 @@ def test_a_replace_of_a_missing_object_is_not_found(cluster: Cluster, namespace:
 
 def test_a_patch_applies_all_its_operations(cluster: Cluster, namespace: str) -> None:
     cluster.create(config(namespace, color="red", size="small"))
-    operations = [
+    operations: list[Json] = [
         {"op": "test", "path": "/data/color", "value": "red"},
         {"op": "replace", "path": "/data/color", "value": "blue"},
         {"op": "remove", "path": "/data/size"},
@@ -217,11 +217,37 @@ def test_a_test_compares_text(cluster: Cluster, namespace: str) -> None:
         )
 
 
-@pytest.mark.parametrize("op", ["replace", "remove", "test"])
-def test_a_path_that_is_not_there_is_a_conflict(cluster: Cluster, namespace: str, op: str) -> None:
+@pytest.mark.parametrize(
+    ("op", "path"),
+    [
+        ("remove", "/data/shape"),
+        ("test", "/data/shape"),
+        ("remove", "/binaryData/shape"),
+        ("replace", "/binaryData/shape"),
+        ("add", "/binaryData/shape"),
+        ("replace", "/metadata/finalizers/0"),
+    ],
+)
+def test_a_path_that_is_not_there_is_a_conflict(cluster: Cluster, namespace: str, op: str, path: str) -> None:
     cluster.create(config(namespace))
     with pytest.raises(Conflict):
-        cluster.patch(ref(namespace), [{"op": op, "path": "/data/shape", "value": "round"}])
+        cluster.patch(ref(namespace), [{"op": op, "path": path, "value": "round"}])
+
+
+def test_a_replace_of_a_missing_member_adds_it(cluster: Cluster, namespace: str) -> None:
+    """Against RFC 6902, and the reason why a precondition needs a `test` of its own."""
+    cluster.create(config(namespace))
+    patched = cluster.patch(ref(namespace), [{"op": "replace", "path": "/data/shape", "value": "round"}])
+    assert patched["data"] == {"color": "red", "shape": "round"}
+
+
+def test_a_test_for_null_holds_where_nothing_is(cluster: Cluster, namespace: str) -> None:
+    cluster.create(config(namespace))
+    absent = {"op": "test", "path": "/data/shape", "value": None}
+    added = {"op": "add", "path": "/data/shape", "value": "round"}
+    assert cluster.patch(ref(namespace), [absent, added])["data"]["shape"] == "round"
+    with pytest.raises(Conflict):
+        cluster.patch(ref(namespace), [absent, {"op": "replace", "path": "/data/shape", "value": "flat"}])
 
 
 def test_a_test_of_another_uid_or_version_is_a_conflict(cluster: Cluster, namespace: str) -> None:

@@ -40,6 +40,8 @@ Verb = Literal[
     "whoami", "version", "offset", "get", "list", "create", "replace", "patch", "delete", "allowed", "watch", "logs",
     "token",
 ]  # fmt: skip
+Objects = list[Json]
+Pending = list[WatchEvent]
 Key = tuple[str, str, str]
 Admission = Callable[["Call", Json | None, Json | None], str | None]
 """(call, object before, object after) -> the reason for a denial, or None."""
@@ -216,7 +218,7 @@ class FakeCluster:
         state, ref = self._state, Ref(kind, namespace, "")
         forgets = at = -1
         while True:
-            pending: list[WatchEvent] = []
+            pending: Pending = []
             with state.changed:
                 if forgets != state.forgets:
                     with self._call(Call("watch", ref, self._user)):
@@ -307,7 +309,7 @@ class FakeCluster:
         except KeyError:
             raise NotFound("not-found", f"{ref} is not there", expected="the object", remedy="look again") from None
 
-    def _listed(self, kind: str, namespace: str, labels: str) -> list[Json]:
+    def _listed(self, kind: str, namespace: str, labels: str) -> Objects:
         chosen = selector(labels)
         return [
             body
@@ -483,7 +485,7 @@ def _encode_strings(body: Json) -> None:
 
 
 def _apply(body: Json, operation: Json) -> Json:
-    """One operation of a JSON patch."""
+    """One operation of a JSON patch. As on the real server, and against RFC 6902, `replace` adds a missing member."""
     op, path = operation["op"], str(operation["path"])
     if op not in ("test", "add", "replace", "remove"):
         raise _invalid(f"this fake does not know the operation {op!r}")
@@ -498,7 +500,7 @@ def _apply(body: Json, operation: Json) -> Json:
         if (None if found is _MISSING else found) != operation["value"]:
             raise _conflict(f"{path} is {json.dumps(None if found is _MISSING else found)}")
         return body
-    if op != "add" and found is _MISSING:
+    if found is _MISSING and (op == "remove" or (op == "replace" and isinstance(at, list))):
         raise _conflict(f"{path} is not there")
     if isinstance(at, list):
         _apply_to_list(at, last, op, operation)

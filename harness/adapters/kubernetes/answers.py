@@ -1,10 +1,11 @@
 """What the API server's refusals mean.
 
-How it phrases them (seen on v1.34): a JSON patch whose `test` fails, or whose path is not there, is a 422 with one
-fixed sentence, no name and no causes; validation is a 422 that names the object and its fields; an admission policy
-is `<resource> "<name>" is forbidden: ValidatingAdmissionPolicy '<policy>' ... denied request: <message>` with 422
-unless the policy gives a reason, and then with that reason's code; a webhook is `admission webhook ... denied the
-request`. So policy is told by the sentence's shape at its very beginning, where no text of an author can stand.
+How it phrases them (seen on v1.34): a JSON patch whose `test` fails, or whose path leads nowhere, is a 422 with one
+fixed sentence, no name and no causes (a `replace` of a missing member is no error but adds it). Validation is a 422
+that names the object and its fields. An admission policy is `<resource> "<name>" is forbidden:
+ValidatingAdmissionPolicy '<policy>' ... denied request: <message>` with 422 unless the policy gives a reason, and
+then with that reason's code; a webhook is `admission webhook ... denied the request`. So policy is told by the
+sentence's shape at its very beginning, where no text of an author can stand.
 """
 
 from __future__ import annotations

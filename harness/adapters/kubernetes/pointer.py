@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from harness.ports.cluster import Json
-
-_MISSING = object()
 
 
 def find(body: Any, pointer: str) -> Any:
@@ -25,21 +24,27 @@ def find(body: Any, pointer: str) -> Any:
 
 
 def difference(body: Json, operations: Sequence[Json]) -> str:
-    """What of `operations` does not fit `body`, in words; empty where all fits (it changed in between). Values of a
-    Secret are not shown."""
-    quiet = body.get("kind") == "Secret"
+    """What of `operations` does not fit `body`, in words; empty where that cannot be said: it changed in between, or
+    an operation before it changes what a later one finds. Values of a Secret are not shown."""
+    quiet, touched = body.get("kind") == "Secret", set[str]()
     for operation in operations:
-        path = str(operation["path"])
+        path, op = str(operation["path"]), operation["op"]
+        if any(f"{path}/".startswith(parent) or parent.startswith(f"{path}/") for parent in touched):
+            continue
         try:
             found = find(body, path)
         except KeyError:
-            found = _MISSING
-        if operation["op"] == "test" and found != operation["value"]:
-            if found is _MISSING:
-                return f"{path} is not there"
-            return f"{path} is another" if quiet else f"{path} is {found!r} and not {operation['value']!r}"
-        if operation["op"] in ("replace", "remove") and found is _MISSING:
+            found = None
+        if op == "test" and found != operation["value"]:
+            if quiet:
+                return f"{path} is not what it was"
+            return f"{path} is {_shown(found)} and not {_shown(operation['value'])}"
+        if op == "remove" and found is None:
             return f"{path} is not there"
-        if operation["op"] not in ("test", "replace", "remove"):
-            break
+        if op != "test":
+            touched.add(f"{path.rpartition('/')[0]}/")
     return ""
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value)
