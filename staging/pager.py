@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from staging.service import log, setting, stop_on_signals, utc_now
+from staging.service import iso, log, setting, stop_on_signals
 
 MAX_BODY = 256 * 1024
 
@@ -43,14 +43,14 @@ class Book:
         self._bytes = 0
         self._last = 0
 
-    def add(self, webhook: dict[str, Any], size: int, *, received_ms: int, received_at: str) -> int:
+    def add(self, webhook: dict[str, Any], size: int, *, received_ms: int) -> int:
         """Keep one; `size` is its length on the wire in bytes. Returns its sequence number, from 1."""
         with self._lock:
             self._last += 1
             entry = {
                 "seq": self._last,
                 "received_ms": received_ms,
-                "received_at": received_at,
+                "received_at": iso(received_ms),
                 "webhook": webhook,
             }
             self._entries.append((self._last, entry, size))
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take a page."""
-        received_ms, received_at = time.time_ns() // 1_000_000, utc_now()
+        received_ms = time.time_ns() // 1_000_000
         length = int(self.headers.get("Content-Length") or 0)
         if self.path != "/webhook" or not 0 < length <= MAX_BODY:
             self.close_connection = True
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if not understood:
             self._answer(HTTPStatus.BAD_REQUEST, {"error": "expected an Alertmanager webhook of version 4"})
             return
-        seq = self.server.book.add(webhook, length, received_ms=received_ms, received_at=received_at)
+        seq = self.server.book.add(webhook, length, received_ms=received_ms)
         names = sorted({alert.get("labels", {}).get("alertname", "?") for alert in webhook["alerts"]})
         log("paged", seq=seq, status=webhook.get("status"), alerts=names)
         self._answer(HTTPStatus.OK, {"seq": seq})
