@@ -39,6 +39,11 @@ ENTRIES: tuple[Entry, ...] = (
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)
 
 
+def faults() -> dict[str, Fault[Any]]:
+    """Every fault by its kind."""
+    return {entry.fault.kind: entry.fault for entry in ENTRIES}
+
+
 def fault_of(kind: str) -> Fault[Any]:
     """The fault called `kind`. Raises BadInput with the kinds that exist."""
     for entry in ENTRIES:

@@ -183,25 +183,28 @@ def _worst(
     experiment: AnyExperiment,
     history: History,
 ) -> tuple[Verdict, str]:
-    graded: list[tuple[Verdict, str]] = [
-        (r.verdict, f"{r.sla.title}: {r.verdict}" + (f" ({r.reason})" if r.reason else ""))
-        for r in (*slas, *alerts)
-        if r.sla.required
-    ]
-    graded += [(g.verdict, f"must hold: {g.condition.name}: {g.verdict} ({g.reason})") for g in guards]
+    # Of equally bad reasons the first is told: what kept the whole run from being judged comes before its parts.
+    graded: list[tuple[Verdict, str]] = []
+    ended = history.last(RunEnded)
+    cut_short = ended is not None and ended.reason not in {"complete", "timeout"}
+    if ended is None:
+        graded.append((Verdict.UNDECIDED, "the run never ended"))
+    elif cut_short:
+        graded.append((Verdict.UNDECIDED, f"the run was cut short: {ended.detail}"))
     proved = {event.fault for event in history.all(EffectProved)}
     graded += [
         (Verdict.UNDECIDED, f"fault {fault.id}: its effect was never proved")
         for fault in experiment.faults
         if fault.id not in proved
     ]
-    ended = history.last(RunEnded)
-    if ended is None:
-        graded.append((Verdict.UNDECIDED, "the run never ended"))
-    elif ended.reason not in {"complete", "timeout"}:
-        # What a run that was cut short did not reach says nothing of the people.
-        graded = [(Verdict.UNDECIDED if v is Verdict.NOT_REACHED else v, why) for v, why in graded]
-        graded.append((Verdict.UNDECIDED, f"the run was cut short: {ended.detail}"))
+    for result in (*slas, *alerts):
+        if result.sla.required:
+            # What a run that was cut short did not reach says nothing of the people.
+            excused = cut_short and result.verdict is Verdict.NOT_REACHED
+            verdict = Verdict.UNDECIDED if excused else result.verdict
+            why = f" ({result.reason})" if result.reason else ""
+            graded.append((verdict, f"{result.sla.title}: {result.verdict}{why}"))
+    graded += [(g.verdict, f"must hold: {g.condition.name}: {g.verdict} ({g.reason})") for g in guards]
     if not graded:
         return Verdict.UNDECIDED, "nothing was required"
     verdict, reason = max(graded, key=lambda item: _WORSE[item[0]])

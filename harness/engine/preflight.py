@@ -29,6 +29,8 @@ OPT_IN_LABEL = "drill.internal/opt-in"
 MARKER = Ref("ConfigMap", "drill-system", "drills-allowed")
 STEADY_GRACE = 60.0
 """Seconds, beyond the window itself, that the steady state may take to come about."""
+RESOLVE_GRACE = 180.0
+"""Seconds that the alert of a dead run has to be resolved after its fault was undone."""
 OWN_VERBS = (
     ("create", "ConfigMap"), ("delete", "ConfigMap"), ("list", "ConfigMap"), ("watch", "ConfigMap"),
     ("list", "Pod"), ("watch", "Pod"),
@@ -86,6 +88,7 @@ class Preflight:
         self._record = record
         self._wait = wait
         self._say = say
+        self._recovered = 0
 
     def guards(self) -> Identity:
         """Who we are and whether drills are wanted here at all. Before the lock is taken."""
@@ -120,6 +123,7 @@ class Preflight:
                     expected="the namespace as it was before that run",
                     remedy="run `drill recover` and read what it says; `--force` overwrites foreign changes",
                 )
+            self._recovered = len(done)
             tell(f"recovered {len(done)} fault(s) of an earlier run" if done else "no undo record is open")
 
     def run(self, identity: Identity) -> Ready:
@@ -254,7 +258,7 @@ class Preflight:
 
     def _quiet(self, rules: Mapping[str, Rule]) -> None:
         with self._check("no alert is active") as tell:
-            for rule in rules.values():
+            for rule in self._settled(rules).values():
                 if rule.state != "inactive":
                     since = min((a.active_at for a in rule.active), default=None)
                     raise Refused(
@@ -286,6 +290,16 @@ class Preflight:
                         remedy="expire the silence (amtool silence expire) or wait for its end",
                     )
             tell(f"{len(silences)} silences looked at")
+
+    def _settled(self, rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
+        """The expected rules as they are now. Where a dead run was just undone its alert is still on its way out, so
+        it is given time; an alert that nobody of us caused is given none."""
+        deadline = self._clock.now() + RESOLVE_GRACE
+        while self._recovered and any(rule.state != "inactive" for rule in rules.values()):
+            if self._clock.now() >= deadline or not self._wait(1.0):
+                break
+            rules = {rule.alert: rule for rule in self._peers.metrics.rules() if rule.alert in rules}
+        return rules
 
     def _plans(self) -> None:
         for spec in self._experiment.faults:

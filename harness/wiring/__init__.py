@@ -1,0 +1,26 @@
+"""The composition root: settings in, adapters chosen, engine run, report written.
+
+Heavy libraries are imported inside the functions, so that a command loads what it needs and `drill --help` none of it.
+"""
+
+from harness.wiring.commands import cluster_down, cluster_status, cluster_up, plan_drill, recover, respond, status
+from harness.wiring.judging import judge_run
+from harness.wiring.session import run_drill
+from harness.wiring.settings import RecoverOutcome, RunOutcome, Settings, StatusReport, version
+
+__all__ = [
+    "RecoverOutcome",
+    "RunOutcome",
+    "Settings",
+    "StatusReport",
+    "cluster_down",
+    "cluster_status",
+    "cluster_up",
+    "judge_run",
+    "plan_drill",
+    "recover",
+    "respond",
+    "run_drill",
+    "status",
+    "version",
+]

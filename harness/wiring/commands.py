@@ -1,0 +1,249 @@
+"""The commands beside `run`: each function is one command's work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+
+from harness.core.clock import Clock
+from harness.core.errors import BadInput, DrillError, ExitCode
+from harness.core.event import Action, RunEnded
+from harness.core.history import History
+from harness.ports.cluster import Cluster, Ref
+from harness.ports.progress import Progress
+from harness.wiring.judging import judge_run, point_latest, read_run
+from harness.wiring.session import choose_profile
+from harness.wiring.settings import (
+    ROOT,
+    Phases,
+    RecoverOutcome,
+    Settings,
+    StatusReport,
+    choose,
+    connect,
+    existing_access,
+    peers_of,
+    set_up,
+)
+
+if TYPE_CHECKING:
+    from harness.engine.recovery import Recovered
+
+
+def plan_drill(settings: Settings, experiment: str, profile: str | None = None) -> str:
+    """What a run would change and how it would be undone; changes nothing."""
+    from harness import catalog, loading
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine.preflight import Preflight
+
+    loaded = loading.load(loading.find(experiment, ROOT))
+    profile_name = choose_profile(loaded.experiment, profile)
+    tuned = loaded.experiment.tuned(profile_name)
+    clock = SystemClock()
+    cluster = connect(settings, existing_access(settings), clock)
+    lines = [f"{tuned.title} in namespace {tuned.namespace}, profile {profile_name}", ""]
+    try:
+        preflight = Preflight(
+            tuned, peers_of(settings, cluster, clock), catalog.faults(), clock, lambda _: None,
+            lambda _: True, lambda _: None,
+        )  # fmt: skip
+        preflight.guards()
+        faults = catalog.faults()
+        for spec in tuned.faults:
+            plan = faults[spec.kind].plan(spec, tuned.namespace, cluster)
+            faults[spec.kind].apply(plan.undo, cluster, dry_run=True)
+            lines.append(f"fault {spec.id} ({spec.kind}): {plan.summary}")
+            for change in plan.changes:
+                lines.append(f"  {change.object} {change.path}")
+                lines.append(f"    now   {change.before}")
+                lines.append(f"    drill {change.after}")
+                lines.append(f"    undo  {change.before}, if it still is {change.after} by then")
+            lines.append(f"  blast radius: {plan.pods} of at most {spec.blast_radius.pods} pods")
+            lines.append("  the API server accepts the change (dry run)")
+    finally:
+        cluster.close()
+    return "\n".join(lines)
+
+
+def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOutcome:
+    """Undo what dead runs left in the namespace, from the records in the cluster."""
+    from harness import catalog
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine.lease import Lease
+    from harness.engine.recovery import recover as bring_back
+
+    clock = SystemClock()
+    access = existing_access(settings)
+    cluster = connect(settings, access, clock)
+    never = Flag()
+
+    def wait(seconds: float) -> bool:
+        return not never.wait(seconds)
+
+    lines: list[str] = []
+    exit_code = ExitCode.MET
+    try:
+        for namespace in _namespaces(settings, cluster):
+            lease = Lease(cluster, clock, namespace, f"recover by {os.getpid()} on {os.uname().nodename}")
+            lease.acquire(wait, progress.say)
+            try:
+                done = bring_back(cluster, namespace, catalog.faults(), clock, wait, progress.say, force=force)
+            finally:
+                lease.release()
+            if not done:
+                lines.append(f"{namespace}: nothing to recover; no undo record is open")
+            for one in done:
+                state = "clean" if one.clean else "NOT CLEAN"
+                lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
+                lines.append(f"  {state} after {one.seconds:.1f} s")
+                lines += [f"  {difference}" for difference in one.differences]
+                _close_journal(settings, one, clock)
+                if not one.clean:
+                    exit_code = ExitCode.ROLLBACK_INCOMPLETE
+    finally:
+        cluster.close()
+    return RecoverOutcome(lines, exit_code)
+
+
+def respond(settings: Settings, action: Action, role: str = "", text: str = "") -> str:
+    """Send a responder's message under the identity that the API server sees; one sentence of what was sent."""
+    from harness.adapters.system_clock import SystemClock
+    from harness.core.inbox import message
+
+    clock = SystemClock()
+    cluster = connect(settings, existing_access(settings), clock)
+    try:
+        actor = cluster.whoami().username
+        namespace = _namespaces(settings, cluster)[0]
+        try:
+            body = message(namespace, actor=actor, action=action, role=role, text=text)
+        except ValueError as error:
+            raise BadInput(
+                "message-too-long", str(error), expected="a shorter text", remedy="shorten it and send it again"
+            ) from error
+        created = cluster.create(body)
+    finally:
+        cluster.close()
+    what = " ".join(part for part in (action.replace("_", " "), role) if part)
+    return f"{what}: recorded for {actor} in {namespace} ({created['metadata']['name']})"
+
+
+def status(settings: Settings) -> StatusReport:
+    """The cluster, what is open in it, and the newest run."""
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine import undo_records
+
+    provider = choose(settings)
+    state = provider.status()
+    lines = [f"cluster   {state.provider} {state.name}: {state.state} ({state.detail})"]
+    data: dict[str, Any] = {"cluster": {"provider": state.provider, "name": state.name, "state": state.state}}
+    exit_code = ExitCode.MET
+    if state.state == "up" and state.access is not None:
+        cluster = connect(settings, state.access, SystemClock())
+        try:
+            for namespace in _namespaces(settings, cluster):
+                records = undo_records.load(cluster, namespace)
+                held = _lock_holder(cluster, namespace)
+                clean = not records
+                what = "clean" if clean else "; ".join(f"{r.fault} of run {r.run_id} is not undone" for r in records)
+                lines.append(f"namespace {namespace}: {what}" + (f" (a run holds the lock: {held})" if held else ""))
+                data.setdefault("namespaces", {})[namespace] = {"clean": clean, "lock": held}
+                if not clean and not held:
+                    lines.append("          run `drill recover` to undo it")
+                    exit_code = ExitCode.ROLLBACK_INCOMPLETE
+        finally:
+            cluster.close()
+    latest = settings.runs / "latest"
+    if (latest / "journal.jsonl").exists():
+        _, history = read_run(latest)
+        outcome = _headline(latest)
+        lines.append(f"last run  {history.start.run_id}: {outcome}")
+        data["last_run"] = {"run_id": history.start.run_id, "outcome": outcome}
+    else:
+        lines.append("last run  none yet; try: make drill EXP=oom-workers")
+    return StatusReport(lines, exit_code, data)
+
+
+def cluster_up(settings: Settings, progress: Progress) -> str:
+    """Bring the cluster up, with the staging system on it where the cluster is ours."""
+    phases = Phases()
+    access = set_up(settings, "smoke", setup=True, progress=progress, phases=phases)
+    return f"{access.provider} cluster {access.name} is up: kubectl --kubeconfig {access.kubeconfig} get pods -A"
+
+
+def cluster_down(settings: Settings, progress: Progress) -> str:
+    """Take the cluster down and leave nothing behind."""
+    provider = choose(settings)
+    provider.down(progress)
+    state = provider.status()
+    return f"{state.provider} cluster {state.name} is {state.state}: {state.detail}"
+
+
+def cluster_status(settings: Settings, progress: Progress | None = None) -> str:
+    """One sentence on the cluster."""
+    del progress
+    state = choose(settings).status()
+    where = f"\nkubeconfig {state.access.kubeconfig}, context {state.access.context}" if state.access else ""
+    return f"{state.provider} cluster {state.name} is {state.state}: {state.detail}{where}"
+
+
+def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
+    """The namespace that was asked for, or all that opted in."""
+    if settings.namespace:
+        return [settings.namespace]
+    from harness.engine.preflight import OPT_IN_LABEL
+
+    found = [body["metadata"]["name"] for body in cluster.list("Namespace", "", f"{OPT_IN_LABEL}=true")]
+    if not found:
+        raise BadInput(
+            "no-namespace",
+            "no namespace of this cluster has opted in to drills",
+            expected=f"a namespace with the label {OPT_IN_LABEL}=true",
+            remedy="name one with --namespace, or let its owners label it",
+        )
+    return sorted(found)
+
+
+def _lock_holder(cluster: Cluster, namespace: str) -> str:
+    from harness.engine.lease import NAME
+
+    try:
+        spec = cluster.get(Ref("Lease", namespace, NAME)).get("spec", {})
+    except DrillError:
+        return ""
+    return str(spec.get("holderIdentity") or "")
+
+
+def _headline(run: Path) -> str:
+    import json
+
+    try:
+        body = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "no report; `drill judge` writes it"
+    return str(body.get("verdict", "unknown"))
+
+
+def _close_journal(settings: Settings, one: Recovered, clock: Clock) -> None:
+    """Tell a dead run's own journal, where it is on this machine, how it was recovered."""
+    from harness.adapters.file_journal import FileJournal
+    from harness.core.clock import Bounds
+    from harness.core.event import CleanChecked, UndoDone
+    from harness.engine.runner import Recorder
+
+    folder = settings.runs / one.record.run_id
+    if not (folder / "journal.jsonl").is_file():
+        return
+    journal = FileJournal(folder)
+    history = History(journal.read())
+    if history.ended is not None and history.is_clean:
+        return
+    recorder = Recorder(journal, history, clock, lambda _: None)
+    at = Bounds(earliest=clock.now() - one.seconds, latest=clock.now())
+    recorder.add(UndoDone(fault=one.record.fault, outcome=one.outcome, at=at, detail=one.detail))
+    recorder.add(CleanChecked(clean=one.clean, differences=one.differences))
+    recorder.add(RunEnded(reason="recovered", detail="the run died and was undone by a recovery", by="recover"))
+    judge_run(folder)
+    point_latest(settings.runs, folder)

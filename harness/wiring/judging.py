@@ -1,0 +1,51 @@
+"""From a run's folder to its judgement and its reports, now or years later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.core.errors import BadInput
+from harness.core.experiment import AnyExperiment
+from harness.core.history import History
+from harness.wiring.settings import RunOutcome
+
+
+def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
+    """Compute the reports of a run from its journal alone. An old run gives the same bytes again."""
+    from harness.report import render
+
+    experiment, history = read_run(path)
+    report = render.build(experiment, history)
+    render.write(report, path)
+    return RunOutcome(
+        run_id=history.start.run_id,
+        folder=path,
+        summary=render.summary(report),
+        exit_code=report.exit_code,
+        phases=phases or {},
+    )
+
+
+def read_run(path: Path) -> tuple[AnyExperiment, History]:
+    """The tuned experiment and the history in a run's folder."""
+    from harness import loading
+    from harness.adapters.file_journal import FileJournal
+
+    if not (path / "journal.jsonl").is_file():
+        raise BadInput(
+            "no-such-run",
+            f"{path} holds no journal.jsonl",
+            expected="the folder of a run",
+            remedy="`drill status` names the newest; runs/ holds them all",
+        )
+    history = History(FileJournal(path).read())
+    start = history.start
+    experiment = loading.parse(start.experiment)
+    return experiment.tuned(start.profile), history  # type: ignore[arg-type]
+
+
+def point_latest(runs: Path, folder: Path) -> None:
+    """Let `runs/latest` point at a run; a reader sees the old or the new link, never none."""
+    fresh = runs / f".latest-{folder.name}"
+    fresh.symlink_to(folder.name)
+    fresh.replace(runs / "latest")

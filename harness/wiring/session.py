@@ -1,0 +1,381 @@
+"""One run from connection to report: set-up, preflight, observers, runner, responder, and the way out of each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import TYPE_CHECKING, cast
+
+from harness.core.clock import Instant
+from harness.core.errors import BadInput, DrillError, Refused, Unreachable
+from harness.core.event import Event, InjectStarted, PhaseTimed, Record, ResponderActed, RunEnded, RunStarted, StopAsked
+from harness.core.experiment import AnyExperiment, ProfileName
+from harness.core.history import History
+from harness.core.inbox import INBOX_LABEL
+from harness.ports.cluster import Cluster, Ref
+from harness.ports.progress import Progress
+from harness.wiring.judging import judge_run, point_latest
+from harness.wiring.settings import ROOT, Phases, RunOutcome, Settings, connect, peers_of, set_up, version
+
+if TYPE_CHECKING:
+    from harness.adapters.kubernetes import KubeCluster
+    from harness.clusters.provider import Access
+    from harness.core.view import View
+    from harness.engine.lease import Lease
+    from harness.engine.preflight import Peers, Ready
+    from harness.engine.runner import Recorder
+
+AUTOPILOT = ("drill-system", "drill-autopilot")
+TOKEN_SECONDS = 7200
+RENEW_EVERY = 4.0
+VIEW_EVERY = 0.25
+
+
+def run_drill(
+    settings: Settings,
+    experiment: str,
+    *,
+    profile: str | None,
+    responder: str | None,
+    setup: bool,
+    progress: Progress,
+    on_event: Callable[[Record], None],
+    on_view: Callable[[View], None] | None = None,
+) -> RunOutcome:
+    """Set up what is missing, run one experiment, undo it, judge it, write its reports.
+
+    Raises DrillError where the run was refused or could not be undone; the journal and the report of what happened
+    are written all the same.
+    """
+    from harness import loading
+
+    loaded = loading.load(loading.find(experiment, ROOT))
+    profile_name = choose_profile(loaded.experiment, profile)
+    mode = responder or loaded.experiment.profiles[profile_name].responder
+    phases = Phases()
+    with _terminable():
+        access = set_up(settings, profile_name, setup=setup, progress=progress, phases=phases)
+        session = _Session(settings, access, loaded.experiment, str(loaded.path), profile_name, mode, phases, progress)
+        return session.run(on_event, on_view)
+
+
+class _Session:
+    """One run from connection to report."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        experiment: AnyExperiment,
+        path: str,
+        profile: ProfileName,
+        responder: str,
+        phases: Phases,
+        progress: Progress,
+    ) -> None:
+        from harness import catalog
+        from harness.adapters.system_clock import SystemClock
+
+        self._settings = settings
+        self._access = access
+        self._declared = experiment
+        self._experiment = experiment.tuned(profile)
+        self._path = path
+        self._profile = profile
+        self._responder = responder
+        self._phases = phases
+        self._progress = progress
+        self._faults = catalog.faults()
+        self._clock = SystemClock()
+        self._stop = Flag()
+
+    def run(self, on_event: Callable[[Record], None], on_view: Callable[[View], None] | None) -> RunOutcome:
+        """See `run_drill`."""
+        from harness.adapters.file_journal import FileJournal
+        from harness.engine.runner import Recorder
+
+        with self._phases.time("connect"):
+            cluster = connect(self._settings, self._access, self._clock)
+            peers = peers_of(self._settings, cluster, self._clock)
+        run_id = _run_id(self._clock.now(), self._declared.name)
+        folder = self._settings.runs / run_id
+        recorder = Recorder(FileJournal(folder), History(), self._clock, on_event)
+        failure: DrillError | None = None
+        try:
+            self._drill(run_id, cluster, peers, recorder, on_view)
+        except DrillError as error:
+            failure = error
+            if recorder.history.ended is None:
+                begun = recorder.history.all(InjectStarted)
+                recorder.add(RunEnded(reason="error" if begun else "refused", detail=error.fact))
+        except KeyboardInterrupt:
+            if recorder.history.ended is None:
+                recorder.add(RunEnded(reason="stopped", detail="stopped during the preflight; nothing was injected"))
+        finally:
+            self._stop.set()
+            cluster.close()
+        with self._phases.time("report"):
+            outcome = judge_run(folder, phases=self._phases.seconds)
+            if failure is None:
+                point_latest(self._settings.runs, folder)
+        if failure is not None:
+            raise failure
+        return outcome
+
+    def _drill(
+        self,
+        run_id: str,
+        cluster: KubeCluster,
+        peers: Peers,
+        recorder: Recorder,
+        on_view: Callable[[View], None] | None,
+    ) -> None:
+        from harness.engine.lease import Lease
+        from harness.engine.preflight import Preflight
+
+        recorder.add(self._started(run_id, cluster))
+        for phase, seconds in self._phases.seconds.items():
+            recorder.add(PhaseTimed(phase=phase, seconds=round(seconds, 3)))
+        began = self._clock.now()
+        wait = self._wait
+        preflight = Preflight(
+            self._experiment, peers, self._faults, self._clock, recorder.add, wait, self._progress.say
+        )
+        with self._phases.time("preflight"), self._progress.step("Preflight", expect_seconds=8):
+            identity = preflight.guards()
+            lease = Lease(cluster, self._clock, self._experiment.namespace, f"{run_id} on {os.uname().nodename}")
+            lease.acquire(wait, self._progress.say)
+            try:
+                preflight.leftovers()
+                ready = preflight.run(identity)
+            except BaseException:
+                lease.release()
+                raise
+        recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
+        try:
+            with self._phases.time("drill"):
+                self._injected(run_id, cluster, peers, recorder, ready, lease, on_view)
+        finally:
+            lease.release()
+
+    def _injected(
+        self,
+        run_id: str,
+        cluster: KubeCluster,
+        peers: Peers,
+        recorder: Recorder,
+        ready: Ready,
+        lease: Lease,
+        on_view: Callable[[View], None] | None,
+    ) -> None:
+        from harness.engine.observe import (
+            InboxTracker,
+            NotifierRound,
+            PagerRound,
+            PodsTracker,
+            PrometheusRound,
+            ThreadedFeed,
+        )
+        from harness.engine.runner import Context, Runner
+
+        feed = ThreadedFeed(self._clock)
+        experiment, since = self._experiment, self._clock.now()
+        namespace = experiment.namespace
+
+        def on_injected(fault_id: str) -> None:
+            plan = recorder.history.plans()[fault_id]
+            selector = self._faults[plan.kind].pods(plan.undo)
+            tracker = PodsTracker(fault_id, selector)
+            feed.watch(f"pods of {fault_id}", cluster, "Pod", namespace, selector.labels, tracker.update)
+
+        context = Context(
+            experiment=experiment,
+            profile=experiment.profiles[self._profile],
+            run_id=run_id,
+            cluster=cluster,
+            clock=self._clock,
+            feed=feed,
+            faults=self._faults,
+            on_tick=self._ticker(recorder.history, on_view),
+            on_injected=on_injected,
+        )
+        offsets = ready.offsets
+        feed.poll(
+            PrometheusRound(
+                peers.metrics, experiment, offsets.prometheus, ready.scrape_interval, since, ready.prometheus_started_at
+            )
+        )
+        feed.poll(NotifierRound(peers.notifier, experiment, offsets.alertmanager, since))
+        if peers.pager is not None and offsets.pager is not None:
+            feed.poll(PagerRound(peers.pager, offsets.pager, since))
+        inbox = InboxTracker(verified=ready.inbox_verified, offset=offsets.api, since=since, clock=self._clock)
+        feed.watch("inbox", cluster, "ConfigMap", namespace, f"{INBOX_LABEL}=true", inbox.update)
+        feed.every("lock", RENEW_EVERY, lambda: _keep(lease))
+        with _stop_signals(feed.put), self._autopilot(cluster):
+            try:
+                Runner(context, recorder).run()
+            finally:
+                self._stop.set()
+                feed.close()
+        _sweep_inbox(cluster, namespace, recorder.history)
+
+    @contextlib.contextmanager
+    def _autopilot(self, cluster: KubeCluster) -> Iterator[None]:
+        """The automated responder on a thread of its own, with its own identity and nothing of the engine."""
+        if self._responder != "autopilot":
+            yield
+            return
+        if self._experiment.autopilot is None:
+            raise BadInput(
+                "no-autopilot",
+                f"experiment {self._experiment.name} has no `autopilot` section",
+                expected="the runbook's steps for unattended runs",
+                remedy="add the section, or run with RESPONDER=human",
+            )
+        token = cluster.token(*AUTOPILOT, TOKEN_SECONDS)
+        own = cluster.with_token(token)
+        thread = Thread(target=self._respond, args=(own,), name="drill-autopilot", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(timeout=10)
+            own.close()
+
+    def _respond(self, own: KubeCluster) -> None:
+        from harness.autopilot import run as respond
+
+        peers = peers_of(self._settings, own, self._clock)
+        try:
+            respond(
+                self._experiment,
+                self._experiment.namespace,
+                own,
+                peers.metrics,
+                peers.notifier,
+                clock=self._clock,
+                stop=self._stop,
+                say=self._progress.say,
+            )
+        except DrillError as error:
+            self._progress.say(f"autopilot: {error.fact}")
+
+    def _started(self, run_id: str, cluster: Cluster) -> RunStarted:
+        identity = cluster.whoami()
+        return RunStarted(
+            run_id=run_id,
+            experiment=self._declared.as_data(),
+            experiment_path=_relative(self._path),
+            digest=self._declared.digest(),
+            profile=self._profile,
+            responder=self._responder,
+            harness_version=version(),
+            cluster={
+                "provider": self._access.provider,
+                "name": self._access.name,
+                "context": self._access.context,
+                "version": cluster.server_version(),
+            },
+            identity=identity.username,
+        )
+
+    def _wait(self, seconds: float) -> bool:
+        return not self._stop.wait(seconds)
+
+    def _ticker(self, history: History, on_view: Callable[[View], None] | None) -> Callable[[Instant], None]:
+        from harness.core.view import view
+
+        shown = [0.0]
+
+        def tick(now: Instant) -> None:
+            if on_view is not None and now - shown[0] >= VIEW_EVERY:
+                shown[0] = now
+                on_view(view(self._experiment, history, now))
+
+        return tick
+
+
+def choose_profile(experiment: AnyExperiment, asked: str | None) -> ProfileName:
+    """The profile that was asked for, or smoke. Raises BadInput where the experiment has none of that name."""
+    names = list(experiment.profiles)
+    profile = asked or ("smoke" if "smoke" in names else names[0])
+    if profile not in names:
+        raise BadInput(
+            "unknown-profile",
+            f"experiment {experiment.name} has no profile {profile!r}",
+            expected=f"one of: {', '.join(names)}",
+            remedy="choose one of those with PROFILE= or --profile",
+        )
+    return profile
+
+
+def _run_id(now: Instant, name: str) -> str:
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    return f"{stamp}-{name}-{secrets.token_hex(2)}"
+
+
+def _relative(path: str) -> str:
+    try:
+        return str(Path(path).resolve().relative_to(ROOT))
+    except ValueError:
+        return Path(path).name
+
+
+def _keep(lease: Lease) -> list[Event]:
+    """Renew the lock; a stop request where it is lost."""
+    try:
+        lease.renew()
+    except Unreachable:
+        if lease.is_lost:
+            return [StopAsked(by="the lock", detail="it could not be renewed in time; another run may hold it")]
+    except Refused as error:
+        return [StopAsked(by="the lock", detail=error.fact)]
+    return []
+
+
+@contextlib.contextmanager
+def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM become stop requests; a second one is recorded and cuts nothing short."""
+
+    def ask(number: int, frame: object) -> None:
+        del frame
+        put(StopAsked(by=signal.Signals(number).name))
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Outside the injected part SIGTERM is like Ctrl-C: nothing is broken yet, so stop where we are."""
+
+    def interrupt(number: int, frame: object) -> None:
+        del frame
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _sweep_inbox(cluster: Cluster, namespace: str, history: History) -> None:
+    """Remove the messages that the journal holds; what cannot be removed is harmless and told by the next status."""
+    keys = {act.key for act in history.all(ResponderActed)}
+    with contextlib.suppress(DrillError):
+        for body in cluster.list("ConfigMap", namespace, f"{INBOX_LABEL}=true"):
+            if body["metadata"]["uid"] in keys:
+                cluster.delete(Ref("ConfigMap", namespace, body["metadata"]["name"]), uid=body["metadata"]["uid"])

@@ -1,0 +1,161 @@
+"""What flags and environment mean, and the adapters that follow from them. The only importer of adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.clock import Clock
+from harness.core.errors import BadInput, ExitCode
+from harness.ports.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.adapters.kubernetes import KubeCluster
+    from harness.clusters.provider import Access, ClusterProvider
+    from harness.engine.preflight import Peers
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS = "service:monitoring/prometheus:9090"
+ALERTMANAGER = "service:monitoring/alertmanager:9093"
+PAGER = "service:monitoring/pager:8080"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What flags and environment say. Empty means the default."""
+
+    cluster: str = "auto"
+    context: str | None = None
+    kubeconfig: Path | None = None
+    name: str = "drill"
+    runs: Path = Path("runs")
+    prometheus: str = PROMETHEUS
+    alertmanager: str = ALERTMANAGER
+    pager: str = PAGER
+    output: str = "text"
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended. `phases` are wall seconds by phase, in order."""
+
+    run_id: str
+    folder: Path
+    summary: str
+    exit_code: ExitCode
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverOutcome:
+    """What `drill recover` did, line by line."""
+
+    lines: list[str]
+    exit_code: ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What bare `drill` shows; `data` is the same for machines."""
+
+    lines: list[str]
+    exit_code: ExitCode
+    data: dict[str, Any]
+
+
+def version() -> str:
+    """The harness' own version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("drill-harness")
+    except PackageNotFoundError:
+        return "0.0.0+uninstalled"
+
+
+def choose(settings: Settings) -> ClusterProvider:
+    """The provider that the settings mean."""
+    from harness.clusters.select import choose as select
+
+    return select(settings.cluster, context=settings.context, kubeconfig=settings.kubeconfig, name=settings.name)
+
+
+def existing_access(settings: Settings) -> Access:
+    """Access to a cluster that is up. Raises BadInput where it is not."""
+    state = choose(settings).status()
+    if state.access is None or state.state != "up":
+        raise BadInput(
+            "cluster-down",
+            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}",
+            expected="a cluster that answers",
+            remedy="`drill cluster up` starts it",
+        )
+    return state.access
+
+
+def connect(settings: Settings, access: Access, clock: Clock) -> KubeCluster:
+    """The API server as `access` says."""
+    del settings
+    from harness.adapters.kubernetes import KubeCluster
+
+    return KubeCluster.from_kubeconfig(access.kubeconfig, access.context, now=clock.now)
+
+
+def peers_of(settings: Settings, cluster: KubeCluster, clock: Clock) -> Peers:
+    """Prometheus, Alertmanager and the pager as the settings say, reached under the cluster's identity.
+
+    The pager is optional: "none" leaves pages unknown, and the report says so.
+    """
+    from harness.adapters.alertmanager import Alertmanager
+    from harness.adapters.endpoints import HttpTransport, resolve
+    from harness.adapters.prometheus import Prometheus
+    from harness.adapters.webhook_pager import WebhookPager
+    from harness.engine.preflight import Peers
+
+    server = cluster.server()
+
+    def transport(text: str) -> HttpTransport:
+        return HttpTransport(resolve(text, server), now=clock.now)
+
+    return Peers(
+        cluster=cluster,
+        metrics=Prometheus(resolve(settings.prometheus, server), transport(settings.prometheus), now=clock.now),
+        notifier=Alertmanager(transport(settings.alertmanager), now=clock.now),
+        pager=None if settings.pager in {"", "none"} else WebhookPager(transport(settings.pager)),
+    )
+
+
+class Phases:
+    """Wall seconds by phase, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def time(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
+
+
+def set_up(settings: Settings, profile: str, *, setup: bool, progress: Progress, phases: Phases) -> Access:
+    provider = choose(settings)
+    if not setup:
+        return existing_access(settings)
+    with phases.time("cluster"):
+        access = provider.up(progress)
+    if access.provider != "context":
+        from harness.clusters import roles, staging
+
+        with phases.time("staging system"):
+            roles.install(access, progress)
+            staging.deploy(provider, access, profile, progress)  # type: ignore[arg-type]
+    return access

@@ -1,0 +1,111 @@
+"""Killed after every journal append and around every write: whoever comes next brings the cluster back."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from harness.catalog import faults
+from harness.core.snapshot import snapshot
+from harness.core.verdict import Verdict, judge
+from harness.engine.recovery import recover
+from tests.fakes.drill import Drill, MemoryJournal
+from tests.fakes.world import NAMESPACE, Killed, World
+
+
+def _appends() -> int:
+    drill = Drill()
+    drill.respond()
+    return len(drill.run())
+
+
+def _bring_back(world: World) -> None:
+    def wait(seconds: float) -> bool:
+        world.run_for(seconds)
+        return True
+
+    done = recover(world.cluster, NAMESPACE, faults(), world.clock, wait, lambda _: None)
+    assert all(one.clean for one in done)
+
+
+def _die(world: World) -> None:
+    world.cluster.dead = True
+    raise Killed
+
+
+def _assert_as_before(world: World, before: object) -> None:
+    assert snapshot(world.deployment) == before
+    assert world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/undo=true") == []
+
+
+def test_killed_after_every_journal_append() -> None:
+    total = _appends()
+    assert total > 100
+    # Every append of the preflight, the injection and the way back; a sample of the long watch in between.
+    points = [*range(1, 60), *range(60, total - 20, 7), *range(total - 20, total + 1)]
+    for point in points:
+        drill = Drill(journal=MemoryJournal(crash_after=point))
+        before = snapshot(drill.world.deployment)
+        drill.respond()
+        with contextlib.suppress(Killed):
+            drill.run()
+        drill.world.cluster.dead = False
+        drill.world.run_for(1.0)
+        _bring_back(drill.world)
+        _assert_as_before(drill.world, before)
+        if point < total:
+            assert judge(drill.experiment, drill.history).verdict is not Verdict.MET
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_every_write(*, after: bool) -> None:
+    drill = Drill()
+    drill.respond()
+    drill.run()
+    writes = drill.world.cluster.sent
+    assert writes >= 5
+    for index in range(writes):
+        drill = Drill()
+        before = snapshot(drill.world.deployment)
+        drill.respond()
+        drill.world.cluster.die_at_write(index, after=after)
+        with contextlib.suppress(Killed):
+            drill.run()
+        drill.world.cluster.dead = False
+        drill.world.run_for(1.0)
+        _bring_back(drill.world)
+        _assert_as_before(drill.world, before)
+
+
+def test_recovery_without_anything_to_recover_changes_nothing() -> None:
+    world = World()
+    before = world.cluster.dump()
+    _bring_back(world)
+    assert world.cluster.dump() == before
+
+
+def test_recovery_twice() -> None:
+    drill = Drill()
+    drill.feed.when(lambda world: drill.history.open_faults() != (), _die)
+    before = snapshot(drill.world.deployment)
+    with pytest.raises(Killed):
+        drill.run()
+    drill.world.cluster.dead = False
+    _bring_back(drill.world)
+    _bring_back(drill.world)
+    _assert_as_before(drill.world, before)
+
+
+def test_the_next_run_recovers_what_a_dead_one_left() -> None:
+    world = World()
+    first = Drill(world=world, run_id="run-1")
+    first.feed.when(lambda w: first.history.open_faults() != (), _die)
+    with pytest.raises(Killed):
+        first.run()
+    world.cluster.dead = False
+    second = Drill(world=world, run_id="run-2")
+    second.respond()
+    history = second.run()
+    assert history.is_clean
+    assert judge(second.experiment, history).verdict is Verdict.MET

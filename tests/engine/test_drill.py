@@ -1,0 +1,336 @@
+"""The whole engine on a virtual clock: a drill from preflight to clean, and every way in which one may end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.core.decide import Phase, phase
+from harness.core.errors import DrillError, ExitCode, Refused
+from harness.core.event import (
+    CleanChecked,
+    InjectDone,
+    InjectStarted,
+    RunEnded,
+    SourceRestarted,
+    StopAsked,
+    UndoDone,
+    UndoStored,
+)
+from harness.core.experiment import Sla
+from harness.core.snapshot import snapshot
+from harness.core.verdict import Verdict, judge, judge_sla
+from harness.ports.cluster import OutcomeUnknown, Ref
+from tests.fakes.drill import Drill, experiment_data, fired, set_limit
+from tests.fakes.world import NAMESPACE, World
+
+
+def limit(world: World) -> str:
+    return str(world.deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"])
+
+
+def undo_records(world: World) -> list[Any]:
+    return world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/undo=true")
+
+
+def test_a_drill_that_people_meet() -> None:
+    drill = Drill()
+    before = snapshot(drill.world.deployment)
+    drill.respond()
+    history = drill.run()
+    judgement = judge(drill.experiment, history)
+    assert {r.sla.to: r.verdict for r in judgement.slas} == dict.fromkeys(
+        ("acknowledged", "assessed", "l2.joined", "engineering.joined", "client.notified", "mitigated", "recovered",
+         "firing"), Verdict.MET,
+    )  # fmt: skip
+    assert judgement.exit_code is ExitCode.MET
+    assert [g.verdict for g in judgement.guards] == [Verdict.MET]
+    assert phase(history) is Phase.CLEAN
+    assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
+
+
+def test_firing_is_the_evaluation_instant_and_not_when_it_was_polled() -> None:
+    drill = Drill()
+    drill.respond()
+    judgement = judge(drill.experiment, drill.run())
+    firing = judgement.milestones["firing"].at
+    true_instant = next(at for at, state in drill.world.alert_samples if state == "firing")
+    assert firing.earliest <= true_instant <= firing.latest
+    assert firing.width == pytest.approx(drill.metrics.offset_bounds.width, abs=1e-5)
+    assert judgement.milestones["pending"].at.latest == pytest.approx(true_instant - 5.0, abs=0.01)
+
+
+def test_the_effect_counts_from_the_third_kill() -> None:
+    drill = Drill()
+    drill.respond()
+    judgement = judge(drill.experiment, drill.run())
+    effective = judgement.milestones["memory.effective"]
+    assert effective.at.earliest >= judgement.milestones["injected"].at.earliest
+    assert "3 pods with limit 64Mi were OOM-killed, 2 left ready" in effective.source
+
+
+def test_nobody_responds() -> None:
+    drill = Drill()
+    history = drill.run()
+    judgement = judge(drill.experiment, history)
+    assert judgement.verdict is Verdict.NOT_REACHED
+    assert judgement.exit_code is ExitCode.MISSED
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "timeout"
+    assert limit(drill.world) == "128Mi"
+
+
+@pytest.mark.parametrize("after_firing", [False, True])
+def test_a_stop_request_undoes_everything(*, after_firing: bool) -> None:
+    drill = Drill()
+    drill.feed.stop_when(fired(1.0) if after_firing else lambda world: limit(world) == "64Mi")
+    history = drill.run()
+    assert limit(drill.world) == "128Mi"
+    assert history.is_clean
+    assert undo_records(drill.world) == []
+    judgement = judge(drill.experiment, history)
+    assert judgement.exit_code is ExitCode.UNDECIDED
+    assert "cut short" in judgement.reason
+
+
+def test_a_second_stop_request_is_recorded_and_cuts_nothing_short() -> None:
+    drill = Drill()
+    drill.feed.stop_when(lambda world: limit(world) == "64Mi")
+    drill.feed.stop_when(lambda world: limit(world) == "64Mi")
+    history = drill.run()
+    assert len(history.all(StopAsked)) == 2
+    assert history.is_clean
+
+
+def test_an_abort_condition_undoes_everything() -> None:
+    data = experiment_data()
+    data["abort"] = [{"name": "queue explodes", "query": "depth", "above": 80}]
+    drill = Drill(data=data)
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "aborted"
+    assert "queue explodes" in ended.detail
+    assert limit(drill.world) == "128Mi"
+    assert judge(drill.experiment, history).exit_code is ExitCode.UNDECIDED
+
+
+def test_a_fault_without_effect_is_no_drill() -> None:
+    drill = Drill(world=World(kills=False, arrivals=7.0))
+    history = drill.run()
+    judgement = judge(drill.experiment, history)
+    assert "no proved effect" in judgement.reason or "never proved" in judgement.reason
+    assert judgement.exit_code is ExitCode.UNDECIDED
+    assert limit(drill.world) == "128Mi"
+
+
+def test_the_undo_record_is_durable_before_the_first_write() -> None:
+    drill = Drill()
+    drill.respond()
+    history = drill.run()
+    kinds = [type(record.event) for record in history]
+    assert kinds.index(UndoStored) < kinds.index(InjectStarted) < kinds.index(InjectDone)
+    writes = [(call.verb, call.ref.kind) for call in drill.world.cluster.writes()]
+    assert writes.index(("create", "ConfigMap")) < writes.index(("patch", "Deployment"))
+
+
+def test_no_record_no_fault() -> None:
+    drill = Drill()
+    drill.preflight()
+    drill.lease.release()
+    drill = Drill(world=drill.world, run_id="run-2")
+    lost = OutcomeUnknown("lost", "the reply was lost", expected="a reply", remedy="none")
+    drill.world.cluster.fail_write("create", "ConfigMap", lost)
+    with pytest.raises(DrillError):
+        drill.run()
+    assert limit(drill.world) == "128Mi"
+    assert not drill.history.all(InjectStarted)
+
+
+def test_a_lost_reply_counts_as_injected_and_is_undone() -> None:
+    drill = Drill()
+    lost = OutcomeUnknown("lost", "the reply was lost", expected="a reply", remedy="none")
+    drill.feed.stop_when(lambda world: limit(world) == "64Mi")
+    drill.world.cluster.fail_write("patch", "Deployment", lost, after=True)
+    history = drill.run()
+    assert history.all(InjectDone)[0].outcome == "unknown"
+    assert limit(drill.world) == "128Mi"
+    assert history.is_clean
+
+
+def test_somebody_elses_change_is_not_trampled() -> None:
+    drill = Drill()
+    drill.feed.when(fired(2.0), lambda world: set_limit(world, "256Mi"))
+    history = drill.run()
+    assert limit(drill.world) == "256Mi"
+    assert history.all(UndoDone)[-1].outcome == "refused"
+    assert "somebody else changed it" in history.all(UndoDone)[-1].detail
+    assert history.is_clean is False
+    assert judge(drill.experiment, history).exit_code is ExitCode.ROLLBACK_INCOMPLETE
+    assert len(undo_records(drill.world)) == 1
+
+
+def test_leftovers_of_responders_are_found() -> None:
+    drill = Drill()
+    drill.respond()
+
+    def scale(world: World) -> None:
+        body = world.deployment
+        body["spec"]["replicas"] = 10
+        world.cluster.put(body)
+
+    drill.feed.when(fired(3.0), scale)
+    history = drill.run()
+    assert history.is_clean is False
+    assert any("replicas: 5 -> 10" in d for d in history.all(CleanChecked)[-1].differences)
+
+
+def test_prometheus_restarting_makes_times_undecided() -> None:
+    drill = Drill()
+    drill.respond()
+    drill.feed.when(fired(1.0), lambda world: setattr(world, "process_started", world.clock.now()))
+    history = drill.run()
+    assert history.all(SourceRestarted)
+    sla = Sla.model_validate({"from": "firing", "to": "acknowledged", "within": "5m"})
+    judgement = judge(drill.experiment, history)
+    assert judge_sla(sla, judgement.milestones, history).verdict is Verdict.UNDECIDED
+
+
+def test_a_second_run_is_refused() -> None:
+    world = World()
+    first = Drill(world=world, run_id="run-1")
+    first.preflight()
+
+    def renewing(seconds: float) -> bool:
+        world.run_for(seconds)
+        first.lease.renew()
+        return True
+
+    second = Drill(world=world, run_id="run-2")
+    second.wait = renewing  # type: ignore[method-assign]
+    with pytest.raises(Refused) as caught:
+        second.preflight()
+    assert caught.value.slug == "run-in-progress"
+    assert "run-1" in caught.value.fact
+
+
+def test_a_dead_runs_lock_lapses() -> None:
+    world = World()
+    Drill(world=world, run_id="run-1").preflight()
+    second = Drill(world=world, run_id="run-2")
+    second.preflight()
+    assert any("run-1 holds the lock" in line for line in second.said)
+
+
+def refusal(drill: Drill) -> Refused | DrillError:
+    before = drill.world.cluster.dump()
+    with pytest.raises(DrillError) as caught:
+        drill.preflight()
+    if hasattr(drill, "lease"):
+        drill.lease.release()
+    assert drill.world.cluster.dump() == before, "a refusal must leave nothing changed"
+    error = caught.value
+    assert error.fact
+    assert error.expected
+    assert error.remedy
+    return error
+
+
+def test_refused_without_the_opt_in_label() -> None:
+    drill = Drill()
+    drill.world.cluster.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    error = refusal(drill)
+    assert (error.slug, error.exit_code) == ("namespace-not-opted-in", ExitCode.REFUSED)
+
+
+def test_refused_where_the_cluster_is_not_marked() -> None:
+    drill = Drill()
+    drill.world.cluster.delete(Ref("ConfigMap", "drill-system", "drills-allowed"))
+    error = refusal(drill)
+    assert (error.slug, error.exit_code) == ("cluster-not-marked", ExitCode.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("data", "slug"), [({"environment": "production"}, "cluster-not-staging"),
+                       ({"environment": "staging", "halted": "true"}, "halted")]
+)  # fmt: skip
+def test_refused_by_the_marker(data: dict[str, str], slug: str) -> None:
+    drill = Drill()
+    marker = {"apiVersion": "v1", "kind": "ConfigMap", "data": data}
+    drill.world.cluster.put({**marker, "metadata": {"name": "drills-allowed", "namespace": "drill-system"}})
+    assert refusal(drill).slug == slug
+
+
+def test_refused_without_prometheus() -> None:
+    drill = Drill()
+    drill.world.metrics_down = True
+    assert refusal(drill).slug == "prometheus-unreachable"
+
+
+def test_refused_without_the_rule() -> None:
+    drill = Drill()
+    drill.metrics.rule_name = "SomethingElse"
+    error = refusal(drill)
+    assert (error.slug, error.exit_code) == ("alert-rule-missing", ExitCode.REFUSED)
+    assert "SomethingElse" in error.expected
+
+
+def test_refused_while_the_alert_fires_already() -> None:
+    world = World(arrivals=30.0)
+    world.run_for(30.0)
+    assert refusal(Drill(world=world)).slug == "alert-already-active"
+
+
+def test_refused_while_a_silence_covers_the_alert() -> None:
+    from harness.ports.metrics import Matcher
+
+    drill = Drill()
+    drill.notifier.silence([Matcher("alertname", "HighQueueDepth")], author="bob", comment="", seconds=600)
+    assert refusal(drill).slug == "alert-silenced"
+
+
+def test_refused_beyond_the_blast_radius() -> None:
+    data = experiment_data()
+    data["faults"][0]["blast_radius"] = {"pods": 4}
+    assert refusal(Drill(data=data)).slug == "blast-radius"
+
+
+def test_refused_where_the_system_is_not_steady() -> None:
+    world = World(depth=30.0, arrivals=20.0)
+    assert refusal(Drill(world=world)).slug == "not-steady"
+
+
+def test_refused_without_a_permission() -> None:
+    drill = Drill()
+    drill.world.cluster.denied.add(("patch", "Deployment"))
+    error = refusal(drill)
+    assert error.slug == "permission-missing"
+    assert "patch Deployment" in error.fact
+
+
+def test_an_alert_that_cannot_be_in_time_is_refused() -> None:
+    data = experiment_data()
+    data["alerts"][0]["within"] = "4s"
+    error = refusal(Drill(data=data))
+    assert error.slug == "alert-cannot-meet-its-bound"
+    assert "`for`" in error.fact
+
+
+def test_a_silence_acknowledges_and_is_marked_as_claimed() -> None:
+    from harness.ports.metrics import Matcher
+
+    drill = Drill()
+    drill.respond()
+    drill.feed.when(
+        fired(1.2),
+        lambda _: drill.notifier.silence(
+            [Matcher("alertname", "HighQueueDepth")], author="alice", comment="mine", seconds=600
+        ),
+    )
+    judgement = judge(drill.experiment, drill.run())
+    acknowledged = judgement.milestones["acknowledged"]
+    assert acknowledged.actor == "alice"
+    assert "claimed" in acknowledged.source

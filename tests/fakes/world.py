@@ -1,0 +1,538 @@
+"""A whole staging world on a virtual clock: pods that die, a queue that grows, Prometheus, Alertmanager, a pager.
+
+It is a model, good enough to drive the engine through every path in milliseconds; what is true of the real parts is
+the business of the contract suite and of the end-to-end tests. One step is 0.1 s of virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from harness.core.clock import Bounds, Instant, utc
+from harness.core.errors import DrillError, Unreachable
+from harness.core.event import Event, StopAsked
+from harness.core.quantity import parse_memory
+from harness.engine.observe import InboxTracker, PodsTracker, Round
+from harness.ports.cluster import Json, Ref, WatchEvent
+from harness.ports.fault import PodSelector
+from harness.ports.metrics import (
+    ActiveAlert,
+    Matcher,
+    Notification,
+    NotifierAlert,
+    Route,
+    Rule,
+    Series,
+    Silence,
+)
+from tests.fakes.cluster import FakeCluster
+
+T = TypeVar("T")
+STEP = 0.1
+NAMESPACE = "shop"
+NEEDED = parse_memory("80Mi")
+EPOCH = 1_800_000_000.0
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it may run any more."""
+
+
+class Mortal(FakeCluster):
+    """The API server as seen by a process that can die, or lose a reply, at a chosen call."""
+
+    def __init__(self, now: Callable[[], Instant]) -> None:
+        super().__init__(now)
+        self.dead = False
+        self.sent = 0
+        self._die_at: tuple[int, bool] | None = None
+        self._fail: dict[tuple[str, str], tuple[DrillError, bool]] = {}
+
+    def die_at_write(self, index: int, *, after: bool) -> None:
+        """Die before or just after the write with that index (dry runs do not count)."""
+        self._die_at = (index, after)
+
+    def fail_write(self, verb: str, kind: str, error: DrillError, *, after: bool = False) -> None:
+        """Fail the next such write that is not a dry run, before or after it took effect."""
+        self._fail[verb, kind] = (error, after)
+
+    def dump(self) -> list[Json]:
+        """Every object, for comparing the whole cluster before and after."""
+        kinds = ("ConfigMap", "Deployment", "Lease", "Namespace")
+        return [one for kind in kinds for one in FakeCluster.list(self, kind, "")]
+
+    def get(self, ref: Ref) -> Json:
+        self._alive()
+        return super().get(ref)
+
+    def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
+        self._alive()
+        return super().list(kind, namespace, labels)
+
+    def create(self, body: Json, *, dry_run: bool = False) -> Json:
+        return self._write("create", body["kind"], lambda: FakeCluster.create(self, body, dry_run=dry_run), dry_run)
+
+    def replace(self, body: Json) -> Json:
+        return self._write("replace", body["kind"], lambda: FakeCluster.replace(self, body))
+
+    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+        act = lambda: FakeCluster.patch(self, ref, operations, dry_run=dry_run)  # noqa: E731
+        return self._write("patch", ref.kind, act, dry_run)
+
+    def delete(self, ref: Ref, *, uid: str = "") -> None:
+        self._write("delete", ref.kind, lambda: FakeCluster.delete(self, ref, uid=uid))
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise Killed
+
+    def _write(self, verb: str, kind: str, act: Callable[[], T], dry_run: bool = False) -> T:
+        self._alive()
+        if dry_run:
+            return act()
+        index, self.sent = self.sent, self.sent + 1
+        dying = self._die_at if self._die_at is not None and self._die_at[0] == index else None
+        if dying is not None and not dying[1]:
+            self.dead = True
+            raise Killed
+        failing = self._fail.pop((verb, kind), None)
+        if failing is not None and not failing[1]:
+            raise failing[0]
+        answer = act()
+        if dying is not None:
+            self.dead = True
+            raise Killed
+        if failing is not None:
+            raise failing[0]
+        return answer
+
+
+class VirtualClock:
+    """Time that moves when told to."""
+
+    def __init__(self, start: Instant = EPOCH) -> None:
+        self._now = start
+
+    def now(self) -> Instant:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now = round(self._now + seconds, 6)
+
+
+@dataclass
+class World:
+    """The system under drill. `healthy_rate` is jobs per second and worker."""
+
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    workers: int = 5
+    arrivals: float = 13.0
+    rate: float = 4.0
+    threshold: float = 50.0
+    hold: float = 5.0
+    scrape_phase: float = 0.3
+    evaluation_phase: float = 0.7
+    kills: bool = True
+    """Whether pods under too low a limit are killed at all."""
+    depth: float = 3.0
+    metrics_down: bool = False
+
+    def __post_init__(self) -> None:
+        self.cluster = Mortal(self.clock.now)
+        self.scraped: list[tuple[Instant, float]] = []
+        self.alert_samples: list[tuple[Instant, str]] = []
+        self.pending_since: Instant | None = None
+        self.firing_since: Instant | None = None
+        self.last_evaluation: Instant | None = None
+        self.held: list[NotifierAlert] = []
+        self.silenced: list[Silence] = []
+        self.pages: list[Notification] = []
+        self.process_started = EPOCH - 1000.0
+        self._pods: dict[str, _Pod] = {}
+        self._serial = 0
+        self._rolled_at: Instant | None = None
+        self._limit = "128Mi"
+        self.cluster.put(_namespace())
+        self.cluster.put(_marker())
+        self.cluster.put(self._deployment())
+        for _ in range(self.workers):
+            self._add_pod(self._limit)
+        self._sync_objects()
+        self.run_for(30.0)
+
+    @property
+    def deployment(self) -> Json:
+        return FakeCluster.get(self.cluster, Ref("Deployment", NAMESPACE, "worker"))
+
+    def run_for(self, seconds: float) -> None:
+        for _ in range(round(seconds / STEP)):
+            self.step()
+
+    def step(self) -> None:
+        before = self.clock.now()
+        self.clock.advance(STEP)
+        now = self.clock.now()
+        self._reconcile(now)
+        ready = sum(pod.is_ready(now) for pod in self._pods.values())
+        self.depth = max(2.0, self.depth + (self.arrivals - ready * self.rate) * STEP)
+        if _crossed(before, now, self.scrape_phase):
+            self.scraped.append((_slot(now, self.scrape_phase), math.floor(self.depth)))
+        if _crossed(before, now, self.evaluation_phase):
+            self._evaluate(_slot(now, self.evaluation_phase))
+
+    def _reconcile(self, now: Instant) -> None:
+        limit = self.deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        if limit != self._limit:
+            self._limit = limit
+            self._rolled_at = now
+        if self._rolled_at is not None and now - self._rolled_at >= 1.0:
+            self._rolled_at = None
+            stale = [uid for uid, pod in self._pods.items() if pod.limit != limit]
+            # maxUnavailable 3: a crashing rollout leaves two old workers; a healthy one replaces all.
+            gone = stale[:3] if parse_memory(limit) < NEEDED else stale
+            for uid in gone:
+                del self._pods[uid]
+                self._add_pod(limit)
+            self._sync_objects()
+        for pod in self._pods.values():
+            if self.kills and parse_memory(pod.limit) < NEEDED and pod.tick(now):
+                self._sync_objects()
+        self._sync_ready(now)
+
+    def _evaluate(self, at: Instant) -> None:
+        self.last_evaluation = at
+        seen = self.scraped[-1][1] if self.scraped else 0.0
+        if seen > self.threshold:
+            self.pending_since = at if self.pending_since is None else self.pending_since
+            firing = at - self.pending_since >= self.hold - 1e-6
+            if firing and self.firing_since is None:
+                self.firing_since = at
+                self.held = [NotifierAlert("f1", _LABELS, at, at + 240, "active", ())]
+                self.pages.append(Notification(len(self.pages) + 1, at + 1.1, "pager", "firing", _LABELS, at, "f1"))
+            self.alert_samples.append((at, "firing" if self.firing_since else "pending"))
+        else:
+            if self.firing_since is not None:
+                started = self.firing_since
+                self.pages.append(
+                    Notification(len(self.pages) + 1, at + 2, "pager", "resolved", _LABELS, started, "f1")
+                )
+                self.held = []
+            self.pending_since = self.firing_since = None
+
+    def _add_pod(self, limit: str) -> None:
+        self._serial += 1
+        uid = f"uid-{self._serial}"
+        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, limit, self.clock.now())
+
+    def pod_objects(self) -> tuple[Json, ...]:
+        now = self.clock.now()
+        return tuple(pod.body(now) for pod in self._pods.values())
+
+    def _deployment(self) -> Json:
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "worker", "namespace": NAMESPACE, "labels": {"app": "worker"}},
+            "spec": {
+                "replicas": self.workers,
+                "selector": {"matchLabels": {"app": "worker"}},
+                "template": {
+                    "metadata": {"labels": {"app": "worker"}},
+                    "spec": {
+                        "containers": [
+                            {
+                                "name": "worker",
+                                "image": "worker:1",
+                                "resources": {"limits": {"memory": self._limit}, "requests": {"memory": "32Mi"}},
+                            }
+                        ]
+                    },
+                },
+            },
+        }
+
+    def _sync_ready(self, now: Instant) -> None:
+        ready = sum(pod.is_ready(now) for pod in self._pods.values())
+        body = self.deployment
+        fresh = sum(pod.limit == self._limit for pod in self._pods.values())
+        status = {
+            "observedGeneration": body["metadata"].get("generation", 1),
+            "replicas": len(self._pods),
+            "updatedReplicas": fresh,
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+        }
+        if body.get("status") != status:
+            self.cluster.put({**body, "status": status})
+
+    def _sync_objects(self) -> None:
+        self._sync_ready(self.clock.now())
+
+
+_LABELS = {"alertname": "HighQueueDepth", "severity": "page"}
+
+
+@dataclass
+class _Pod:
+    name: str
+    uid: str
+    limit: str
+    born: Instant
+    restarts: int = 0
+    killed_at: Instant | None = None
+    next_kill: Instant | None = None
+
+    def is_ready(self, now: Instant) -> bool:
+        if parse_memory(self.limit) < NEEDED:
+            return False
+        return now - self.born >= 1.0
+
+    def tick(self, now: Instant) -> bool:
+        """Whether the pod was just killed."""
+        if self.next_kill is None:
+            self.next_kill = self.born + 1.5 + (int(self.uid.split("-")[1]) % 5) / 10
+        if now < self.next_kill:
+            return False
+        self.killed_at, self.restarts = now, self.restarts + 1
+        self.next_kill = now + 10 * 2**self.restarts
+        return True
+
+    def body(self, now: Instant) -> Json:
+        state: Json = {"name": "worker", "restartCount": self.restarts, "state": {"running": {}}}
+        if self.killed_at is not None:
+            ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": utc(math.floor(self.killed_at))}
+            state |= {"lastState": {"terminated": ended}, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "uid": self.uid, "namespace": NAMESPACE, "labels": {"app": "worker"}},
+            "spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": self.limit}}}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True" if self.is_ready(now) else "False"}],
+                "containerStatuses": [state],
+            },
+        }
+
+
+class FakeMetrics:
+    """Prometheus over the world's samples."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.rule_name = "HighQueueDepth"
+        self.offset_bounds = Bounds(earliest=-0.001, latest=0.001)
+
+    def _up(self) -> None:
+        if self._world.metrics_down:
+            raise Unreachable("prometheus-unreachable", "no answer", expected="an answer", remedy="start it")
+
+    def ready(self) -> str:
+        self._up()
+        return "2.42.0"
+
+    def started_at(self) -> Instant:
+        self._up()
+        return self._world.process_started
+
+    def offset(self) -> Bounds:
+        self._up()
+        return self.offset_bounds
+
+    def vector(self, query: str, at: Instant | None = None) -> list[Series]:
+        raise NotImplementedError(query, at)
+
+    def grid(self, query: str, start: Instant, end: Instant, step: float) -> list[Series]:
+        self._up()
+        points = []
+        for i in range(round((end - start) / step) + 1):
+            at = start + i * step
+            known = [(t, v) for t, v in self._world.scraped if t <= at]
+            if not known:
+                continue
+            if query.startswith("deriv"):
+                window = [(t, v) for t, v in known if t > at - 5]
+                if len(window) < 2:
+                    continue
+                value = (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
+            elif query.startswith("budget"):
+                value = 0.5
+            else:
+                value = known[-1][1]
+            points.append((at, value))
+        return [Series({}, tuple(points))] if points else []
+
+    def raw(self, selector: str, window: float) -> list[Series]:
+        self._up()
+        since = self._world.clock.now() - window
+        found = []
+        for state in ("pending", "firing"):
+            stamps = tuple((at, 1.0) for at, s in self._world.alert_samples if s == state and at >= since)
+            if stamps:
+                found.append(Series({"alertname": self.rule_name, "alertstate": state, "severity": "page"}, stamps))
+        return found
+
+    def rules(self) -> list[Rule]:
+        self._up()
+        world = self._world
+        state = "firing" if world.firing_since else "pending" if world.pending_since else "inactive"
+        active = ()
+        if world.pending_since is not None:
+            active = (ActiveAlert(_LABELS, state, world.pending_since, world.scraped[-1][1]),)  # type: ignore[arg-type,assignment]
+        return [
+            Rule(
+                alert=self.rule_name,
+                group="queue",
+                file="rules.yml",
+                query="max(nova_queue_depth) > 50",
+                for_seconds=world.hold,
+                interval=1.0,
+                labels={"severity": "page"},
+                annotations={"runbook_url": "runbooks/high-queue-depth.md"},
+                health="ok",
+                last_error="",
+                state=state,  # type: ignore[arg-type]
+                last_evaluation=world.last_evaluation,
+                active=active,
+            )
+        ]
+
+    def scrape_intervals(self) -> dict[str, float]:
+        return {"api": 1.0}
+
+
+class FakeNotifier:
+    """Alertmanager over the world's alerts."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def ready(self) -> str:
+        return "0.25.0"
+
+    def offset(self) -> Bounds:
+        return Bounds(earliest=-0.5, latest=0.5)
+
+    def alerts(self, name: str) -> list[NotifierAlert]:
+        return [alert for alert in self._world.held if alert.labels["alertname"] == name]
+
+    def silences(self) -> list[Silence]:
+        return list(self._world.silenced)
+
+    def silence(self, matchers: Sequence[Matcher], *, author: str, comment: str, seconds: float) -> str:
+        now = self._world.clock.now()
+        ident = f"silence-{len(self._world.silenced)}"
+        self._world.silenced.append(Silence(ident, tuple(matchers), now, now + seconds, now, author, comment, "active"))
+        return ident
+
+    def expire(self, silence_id: str) -> None:
+        raise NotImplementedError(silence_id)
+
+    def route(self, labels: Mapping[str, str]) -> Route:
+        return Route("pager", 1.0, 2.0)
+
+
+class FakePager:
+    """The pager over the world's notifications."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def offset(self) -> Bounds:
+        return Bounds(earliest=-0.001, latest=0.001)
+
+    def notifications(self, since: int) -> list[Notification]:
+        now = self._world.clock.now()
+        return [page for page in self._world.pages if page.seq > since and page.received_at <= now]
+
+
+class SteppedFeed:
+    """The engine's own watchers, stepped on the virtual clock without a thread."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._queue: deque[Event] = deque()
+        self._rounds: list[tuple[Round, list[Instant]]] = []
+        self._pods: PodsTracker | None = None
+        self._inbox: InboxTracker | None = None
+        self._script: list[tuple[Callable[[World], bool], Callable[[World], Any]]] = []
+        self.waits = 0
+
+    def put(self, event: Event) -> None:
+        self._queue.append(event)
+
+    def poll(self, round_: Round) -> None:
+        self._rounds.append((round_, [0.0]))
+
+    def watch_pods(self, fault: str, selector: PodSelector) -> None:
+        self._pods = PodsTracker(fault, selector)
+
+    def watch_inbox(self, tracker: InboxTracker) -> None:
+        self._inbox = tracker
+
+    def when(self, condition: Callable[[World], bool], act: Callable[[World], Any]) -> None:
+        """Do `act` once, when `condition` first holds."""
+        self._script.append((condition, act))
+
+    def stop_when(self, condition: Callable[[World], bool]) -> None:
+        self.when(condition, lambda _: self.put(StopAsked(by="SIGINT")))
+
+    def next(self, until: Instant) -> Event | None:
+        while True:
+            if self._queue:
+                return self._queue.popleft()
+            if self._world.clock.now() >= until:
+                return None
+            self.waits += 1
+            self._world.step()
+            self._look()
+
+    def _look(self) -> None:
+        now = self._world.clock.now()
+        for index, (condition, act) in reversed(list(enumerate(self._script))):
+            if condition(self._world):
+                del self._script[index]
+                act(self._world)
+        if self._pods is not None:
+            for event in self._pods.update(WatchEvent("sync", self._world.pod_objects())):
+                self._queue.append(event)
+        if self._inbox is not None:
+            items = self._world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/inbox=true")
+            for event in self._inbox.update(WatchEvent("sync", tuple(items))):
+                self._queue.append(event)
+        for round_, due in self._rounds:
+            if now >= due[0]:
+                try:
+                    events, due[0] = round_.look(now)
+                except Unreachable:
+                    due[0] = now + 1.0
+                    continue
+                self._queue.extend(events)
+
+
+def _crossed(before: Instant, now: Instant, phase: float) -> bool:
+    return math.floor(before - phase + 1e-9) != math.floor(now - phase + 1e-9)
+
+
+def _slot(now: Instant, phase: float) -> Instant:
+    return math.floor(now - phase + 1e-9) + phase
+
+
+def _namespace() -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": {"drill.internal/opt-in": "true"}},
+    }
+
+
+def _marker() -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "drills-allowed", "namespace": "drill-system"},
+        "data": {"environment": "staging"},
+    }
