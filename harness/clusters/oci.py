@@ -96,6 +96,30 @@ def write_archive(
     return digest
 
 
+def digest_of(archive: Path, ref: str) -> str:
+    """The manifest digest under which an OCI archive holds `ref`. Raises BadInput where it holds no such image."""
+    try:
+        with tarfile.open(archive) as tar:
+            index = tar.extractfile("index.json")
+            manifests = json.load(index)["manifests"] if index else []
+    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
+        raise BadInput(
+            "not-an-image",
+            f"{archive} cannot be read as an OCI archive: {error}",
+            expected="a tar file with an index.json",
+            remedy="build the image again",
+        ) from error
+    for entry in manifests:
+        if entry.get("annotations", {}).get("io.containerd.image.name") == ref:
+            return str(entry["digest"])
+    raise BadInput(
+        "image-not-in-archive",
+        f"{archive} does not hold {ref}",
+        expected=f"an image named {ref} in its index",
+        remedy="build the archive under that name",
+    )
+
+
 def _write(raw: IO[bytes], ref: str, stack: list[Layer], spec: _Spec, *, compress: bool, arch: str) -> str:
     _put(raw, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     blobs = [_put_layer(raw, layer, compress=compress) for layer in stack]

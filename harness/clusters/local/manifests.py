@@ -1,8 +1,6 @@
-"""What every cluster of ours holds from the start: its name service, and the sign that drills are allowed."""
+"""The name service of a local cluster."""
 
 from __future__ import annotations
-
-import json
 
 from harness.clusters.local.config import CLUSTER_DOMAIN, DNS_ADDRESS
 
@@ -20,19 +18,6 @@ _COREFILE = f""".:53 {{
     loadbalance
 }}
 """
-
-
-def marker() -> list[dict[str, object]]:
-    """The sign without which the harness refuses to touch a cluster."""
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "drill-system"}},
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "drills-allowed", "namespace": "drill-system"},
-            "data": {"environment": "staging"},
-        },
-    ]
 
 
 def name_service(image: str) -> list[dict[str, object]]:
@@ -104,8 +89,3 @@ def _pod(image: str) -> dict[str, object]:
             "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
         },
     }
-
-
-def as_text(items: list[dict[str, object]]) -> str:
-    """The objects as one document for `kubectl apply -f -`."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})

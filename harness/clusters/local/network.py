@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.clusters.local.layout import Layout
-from harness.clusters.local.shell import attempt, run
+from harness.clusters.shell import attempt, run
 from harness.core.errors import BadInput
 
 SERVICES = "10.96.0.0/16"

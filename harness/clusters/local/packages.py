@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness.clusters.local.shell import clean_env
+from harness.clusters.shell import clean_env
 from harness.core.errors import BadInput
 from harness.ports.progress import Progress
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clusters.local.layout import Layout
-from harness.clusters.local.shell import run
+from harness.clusters.shell import run
 
 _KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650"]
 _DONE = "complete"

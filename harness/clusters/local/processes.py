@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.clusters.local.shell import clean_env
+from harness.clusters.shell import clean_env
 from harness.core.errors import Internal
 
 _LAUNCH = '"$@" &'

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from harness.clusters import marker
 from harness.clusters.local import (
     cgroups,
     config,
@@ -23,10 +24,10 @@ from harness.clusters.local import (
 from harness.clusters.local.config import Component
 from harness.clusters.local.layout import DEFAULT_STATE, Layout
 from harness.clusters.local.readiness import Api, names_resolve, wait_until
-from harness.clusters.local.shell import run, tail
 from harness.clusters.local.state import State
 from harness.clusters.local.toolchain import Binaries
 from harness.clusters.provider import Access, ClusterStatus
+from harness.clusters.shell import run, tail
 from harness.core.errors import BadInput, Unreachable
 from harness.ports.progress import Progress
 
@@ -45,6 +46,11 @@ class LocalCluster:
     def name(self) -> str:
         """The cluster's name."""
         return self._layout.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything of it was started and not taken away, in whatever state it is."""
+        return self._layout.root.exists()
 
     def up(self, progress: Progress) -> Access:
         """Make the cluster answer, names included; repair what is partly dead; start afresh over remains.
@@ -95,6 +101,7 @@ class LocalCluster:
             return ClusterStatus("local", self.name, "down", "nothing of it is on this machine")
         if known is None or not known.complete:
             return ClusterStatus("local", self.name, "broken", "remains of a start that did not end")
+        _refuse_without_root("look into the cluster")
         binaries = Binaries(Path(known.binaries))
         dead = [c.name for c in self._components(known, binaries) if processes.recorded(c.record) is None]
         if dead:
@@ -236,9 +243,9 @@ class _Start:
 
     def _objects(self) -> None:
         _, coredns = self._binaries.image("coredns")
-        objects = manifests.marker() + manifests.name_service(coredns)
+        objects = marker.objects() + manifests.name_service(coredns)
         kubectl = [str(self._binaries.path("kubectl")), f"--kubeconfig={self._layout.kubeconfig}"]
-        run([*kubectl, "apply", "--validate=false", "-f", "-"], timeout=60, stdin=manifests.as_text(objects))
+        run([*kubectl, "apply", "--validate=false", "-f", "-"], timeout=60, stdin=marker.as_text(objects))
 
 
 def _runs_as_wanted(part: Component) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.clusters.local.config import CLUSTER_DOMAIN, DNS_ADDRESS
 from harness.clusters.local.layout import Layout
 from harness.clusters.local.network import enter
-from harness.clusters.local.shell import attempt, tail
+from harness.clusters.shell import attempt, tail
 from harness.core.errors import Unreachable
 
 _POLL_SECONDS = 0.05

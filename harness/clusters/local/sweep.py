@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.clusters.local import cgroups, network, processes
 from harness.clusters.local.layout import Layout
 from harness.clusters.local.processes import Identity
-from harness.clusters.local.shell import attempt
+from harness.clusters.shell import attempt
 from harness.core.errors import Internal
 
 _PATIENCE_SECONDS = 20.0

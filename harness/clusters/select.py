@@ -1,0 +1,51 @@
+"""Which of the places to drill in is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from harness.clusters.existing import ExistingCluster
+from harness.clusters.kind import KindCluster, docker_answers, kind_found
+from harness.clusters.local import LocalCluster
+from harness.clusters.provider import ClusterProvider
+from harness.core.errors import BadInput
+
+Choice = Literal["auto", "local", "kind", "context"]
+
+
+def choose(
+    provider: Choice = "auto",
+    context: str | None = None,
+    name: str = "drill",
+    *,
+    kubeconfig: Path | None = None,
+    kind_usable: Callable[[], bool] = lambda: kind_found() and docker_answers(),
+) -> ClusterProvider:
+    """The provider that is asked for; looks, and changes nothing.
+
+    `auto` takes an explicit context; else a local cluster of that name that is there already, so that `down` finds
+    what `up` made; else kind where both its command and a Docker engine answer; else local. Raises BadInput where
+    flags contradict each other.
+    """
+    if provider in ("local", "kind") and context is not None:
+        raise BadInput(
+            "contradicting-flags",
+            f"provider {provider} together with context {context}",
+            expected="a context only with provider auto or context",
+            remedy="leave out one of --provider and --context",
+        )
+    if provider == "context" and context is None:
+        raise BadInput(
+            "context-missing",
+            "provider context without a context",
+            expected="the name of a context in the kubeconfig",
+            remedy="add --context NAME; `kubectl config get-contexts` lists the names",
+        )
+    if context is not None:
+        return ExistingCluster(context, kubeconfig)
+    local = LocalCluster(name)
+    if provider == "local" or (provider == "auto" and (local.exists or not kind_usable())):
+        return local
+    return KindCluster(name)
