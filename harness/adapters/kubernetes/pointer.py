@@ -42,7 +42,8 @@ def difference(body: Json, operations: Sequence[Json]) -> str:
         if op == "remove" and found is None:
             return f"{path} is not there"
         if op != "test":
-            touched.add(f"{path.rpartition('/')[0]}/")
+            in_list = path.rpartition("/")[2].isdigit() or path.endswith("/-")
+            touched.add(f"{path.rpartition('/')[0] if in_list else path}/")
     return ""
 
 
