@@ -74,7 +74,7 @@ def test_every_fact_has_its_own_type_and_says_so() -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_record_survives_its_line(kind: type[BaseModel], data: st.DataObject) -> None:
-    record = Record(seq=data.draw(st.integers(0, 10**6)), at=data.draw(instants), event=data.draw(fact(kind)))  # type: ignore[arg-type]
+    record = Record(seq=data.draw(st.integers(0, 10**6)), at=data.draw(instants), event=data.draw(fact(kind)))
     line = encode(record)
     assert "\n" not in line
     assert decode(line) == record

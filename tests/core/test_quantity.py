@@ -49,7 +49,8 @@ def test_text_is_a_duration_or_a_value_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25), ("1.5h", 5400), ("1d", 86400), ("0s", 0), ("1m1ms", 60.001)],
+    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25), ("1.5h", 5400), ("1d", 86400), ("0s", 0),
+     ("1m1ms", 60.001)],
 )  # fmt: skip
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -62,7 +63,8 @@ def test_durations(text: str, seconds: float) -> None:
         ("5 min", "write 5m"), ("90 seconds", "write 90s"), ("2h 5 minutes", "write 2h5m"), ("5m\n", "write 5m"),
         ("30s1h", "larger unit first"), ("5m5m", "larger unit first"), ("-5s", "with its unit"), ("", "with its unit"),
         ("٥m", "with its unit"), (None, "with its unit"), (True, "with its unit"), ("1e3s", "with its unit"),
-        ("0.4ms", "millisecond"), ("400d", "366 days"), ("9" * 39 + "d", "366 days"), ("9" * 400 + "d", "with its unit"),
+        ("0.4ms", "millisecond"), ("400d", "366 days"), ("9" * 39 + "d", "366 days"),
+        ("9" * 400 + "d", "with its unit"),
     ],
 )  # fmt: skip
 def test_what_is_no_duration_is_told_how_to_write_it(text: object, hint: str) -> None:
