@@ -1,0 +1,99 @@
+"""An experiment is checked against itself, and every contradiction is told at once with its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from harness.core.experiment import Experiment, FaultSpec, SelfCheckError, split_object
+from tests.core.test_judging import experiment
+
+
+def problems(**changes: Any) -> dict[str, str]:
+    with pytest.raises(ValidationError) as caught:
+        experiment(**changes)
+    (detail,) = caught.value.errors()
+    error = detail["ctx"]["error"]
+    assert isinstance(error, SelfCheckError)
+    return {".".join(map(str, loc)): message for loc, message in error.problems}
+
+
+SLA = {"from": "firing", "to": "acknowledged", "within": "5m"}
+CONDITION = {"name": "s", "query": "q", "below": 20}
+FAULT = {"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "words"),
+    [
+        ({"slas": [SLA | {"to": "acknowleged"}]}, "slas.0.to", "did you mean `acknowledged`?"),
+        ({"slas": [SLA | {"from": "l3.joined"}]}, "slas.0.from", "no clock produces the milestone 'l3.joined'"),
+        ({"slas": [SLA | {"to": "firing"}]}, "slas.0.to", "two different ends"),
+        ({"slas": [SLA | {"within": "0s"}]}, "slas.0.within", "no time"),
+        ({"slas": [SLA, SLA | {"name": "again"}]}, "slas.1", "promised twice"),
+        ({"faults": [FAULT, FAULT]}, "faults.1.id", "used twice"),
+        ({"alerts": [{"name": "A", "within": "1m", "of": "memry.effective"}]}, "alerts.0.of", "did you mean"),
+        ({"alerts": [{"name": "A", "within": "0s", "of": "injected"}]}, "alerts.0.within", "no time"),
+        ({"faults": [], "alerts": [{"name": "A", "within": "1m", "of": "injected"}]}, "alerts", "no fault is declared"),
+        ({"steady_state": [CONDITION, CONDITION]}, "steady_state.1.name", "used twice"),
+        ({"must_hold": [CONDITION, CONDITION]}, "must_hold.1.name", "used twice"),
+        ({"abort": [CONDITION, CONDITION]}, "abort.1.name", "used twice"),
+        ({"facilitator": {"root_cause": {"object": "worker", "reason": "r"}}}, "facilitator.root_cause.object",
+         "kind/name"),
+        ({"profiles": {"smoke": {"timeout": "1m"}}}, "profiles.smoke", "`autopilot` is missing"),
+        ({"profiles": {"smoke": {"timeout": "0s", "responder": "human"}}}, "profiles.smoke.timeout", "no time"),
+        ({"autopilot": {"look_at": "worker", "fix": "restore-memory-limit", "limit": "128Mi", "escalate": ["l9"]}},
+         "autopilot.escalate.0", "declared in `roles`: l2"),
+        ({"autopilot": {"look_at": "worker", "fix": "restore-memory-limit", "limit": "128Mi"}}, "autopilot.look_at",
+         "kind/name"),
+    ],
+)  # fmt: skip
+def test_contradictions(changes: dict[str, Any], where: str, words: str) -> None:
+    assert words in problems(**changes)[where]
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    found = problems(
+        slas=[SLA | {"from": "x"}, SLA | {"to": "y"}], faults=[FAULT, FAULT], steady_state=[CONDITION, CONDITION]
+    )
+    assert set(found) == {"slas.0.from", "slas.1.to", "faults.1.id", "steady_state.1.name"}
+
+
+@pytest.mark.parametrize("bounds", [{}, {"below": 1, "above": 2}, {"below": float("nan")}, {"above": float("inf")}])
+def test_a_condition_has_exactly_one_finite_bound(bounds: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        experiment(recovered={"query": "q", **bounds})
+
+
+def test_a_profile_tunes_windows_and_pace_and_nothing_else() -> None:
+    base = experiment(
+        autopilot={"look_at": "deployment/w", "fix": "restore-memory-limit", "limit": "128Mi"},
+        profiles={"smoke": {
+            "timeout": "1m", "steady_for": "2s", "recovered": {"for": "1s"}, "mitigated": {"query": "e", "for": "2s"},
+            "autopilot_pace": "7s",
+        }},
+    )  # fmt: skip
+    tuned = base.tuned("smoke")
+    assert tuned.autopilot is not None
+    assert (tuned.steady_state[0].for_, tuned.recovered.for_, tuned.autopilot.step) == (2.0, 1.0, 7.0)
+    assert (tuned.mitigated.query, tuned.mitigated.for_, tuned.recovered.query) == ("e", 2.0, "q")
+    assert (tuned.slas, tuned.faults, tuned.alerts) == (base.slas, base.faults, base.alerts)
+
+
+def test_the_digest_is_of_what_is_said_and_not_of_how_it_is_spelled() -> None:
+    one, same = experiment(slas=[SLA | {"within": "90s"}]), experiment(slas=[SLA | {"within": "1m30s"}])
+    other = experiment(slas=[SLA | {"within": "91s"}])
+    assert one.digest() == same.digest() != other.digest()
+    assert Experiment[FaultSpec].model_validate(one.as_data()) == one
+
+
+@pytest.mark.parametrize("text", ["worker", "deployment/", "pod/x", "deployment/x\n", "deployment/x/y", ""])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write for example deployment/worker"):
+        split_object(text)
+
+
+def test_an_object_is_its_kind_and_name() -> None:
+    assert split_object("deployment/worker") == ("deployment", "worker")
