@@ -125,7 +125,8 @@ def _bands(
 def _alert_bands(alert: str, history: History, zero: float, end: float) -> list[Band]:
     bands: list[Band] = []
     moves = [m for m in history.all(AlertTransition) if m.alert == alert]
-    for move, after in zip(moves, [*moves[1:], None], strict=True):
+    for index, move in enumerate(moves):
+        after = moves[index + 1] if index + 1 < len(moves) else None
         if move.to == "resolved":
             continue
         stop = end if after is None else min(middle(after.at), end)
@@ -145,11 +146,10 @@ def _markers(experiment: AnyExperiment, found: dict[str, Milestone], zero: float
         if milestone is None:
             continue
         who = milestone.actor_kind
-        automated = " (automation)" if who == "automation" else ""
         markers.append(
             Marker(
-                middle(milestone.at) - zero, f"{name}{automated}",
-                "automation" if automated else "human" if who else "machine",
+                middle(milestone.at) - zero, name,
+                "automation" if who == "automation" else "human" if who else "machine",
             )
         )  # fmt: skip
     return sorted(markers, key=lambda marker: (marker.at, marker.label))

@@ -27,6 +27,8 @@ def headline(
     code = judgement.exit_code
     if code is ExitCode.REFUSED:
         sentence = f"The run was refused before anything was changed, so nothing was tested: {_end(history)}"
+    elif history.ended is None:
+        sentence = "The run has not ended, so it cannot be judged yet"
     elif judgement.verdict is Verdict.MET:
         sentence = _met(rows, guards, clean)
     elif judgement.verdict is Verdict.UNDECIDED:

@@ -60,7 +60,18 @@ def _environment() -> Environment:
     environment.filters.update(
         {
             name: getattr(wording, name)
-            for name in ("span", "target", "measured", "middle", "within", "since", "uncertainty", "stamp", "clock")
+            for name in (
+                "span",
+                "target",
+                "measured",
+                "middle",
+                "within",
+                "since",
+                "uncertainty",
+                "stamp",
+                "clock",
+                "undone",
+            )
         }
     )
     environment.filters.update(utc=utc, slug=lambda text: text.lower().replace(" ", "-"))

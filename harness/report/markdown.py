@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.facts import facts
 from harness.report.values import Chart, Moment, Report, SlaRow
-from harness.report.wording import clean, clock, measured, middle, since, span, target, uncertainty, within
+from harness.report.wording import clean, clock, measured, middle, since, span, target, uncertainty, undone, within
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!$^=+])")
 _JOINER = "\u2060"
@@ -163,7 +163,7 @@ def _chains(report: Report) -> str:
 def _changes(report: Report) -> str:
     rows = [
         (escape(c.fault), f"{code(c.object)}<br>{code(c.path)}", code(c.before), code(c.after),
-         f"**{escape(c.undo)}**" + (f"<br>{escape(c.undo_detail)}" if c.undo_detail else ""), _cite(c.evidence))
+         f"**{escape(undone(c.undo))}**" + (f"<br>{escape(c.undo_detail)}" if c.undo_detail else ""), _cite(c.evidence))
         for c in report.changes
     ]  # fmt: skip
     text = "## What was changed, and put back\n\n"
@@ -209,7 +209,7 @@ def _scenario(report: Report) -> str:
 
 
 def _evidence(report: Report) -> str:
-    rows = [(f"e{e.seq}", clock(e.at), e.type, code(e.text)) for e in report.evidence]
+    rows = [(f"[e{e.seq}](journal.jsonl#L{e.seq + 1})", clock(e.at), e.type, code(e.text)) for e in report.evidence]
     return "## Evidence\n\nThe cited events of the journal, shortened.\n\n" + _table(
         ("Event", "UTC", "Type", "Content"), rows
     )

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from harness.core.clock import Bounds
-from harness.core.errors import ExitCode
 from harness.core.event import (
     AlertingRead,
     CheckDone,
@@ -29,7 +28,7 @@ from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.core.verdict import GuardResult, Judgement, SlaResult, guard_signal, judge
-from harness.report.curve import chart, symptom
+from harness.report.curve import alert_bound, chart, symptom
 from harness.report.findings import findings
 from harness.report.headline import headline
 from harness.report.timeline import timeline, value_text, who_text
@@ -141,7 +140,7 @@ def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRo
         who_text=text,
         reason=result.reason,
         evidence=_union(m.evidence for m in ends),
-        cut_short=result.end is None and ended is not None and ended.reason in _CUT_SHORT,
+        cut_short=result.end is None and (ended is None or ended.reason in _CUT_SHORT),
     )
 
 
@@ -204,7 +203,9 @@ def _windows(
     if cause:
         yield _window(found.get(cause), firing, cause, "firing", None)
     since = risen.until(firing.at).clipped(not_before=0.0) if risen and firing else None
-    yield Window("symptom", "firing", read.floor, since, firing.evidence if firing else ())
+    bound = alert_bound(experiment, read.query)
+    name = f"symptom (above {bound:g})" if bound is not None else "symptom"
+    yield Window(name, "firing", read.floor, since, firing.evidence if firing else ())
     held = Bounds(earliest=read.for_seconds, latest=read.for_seconds + read.evaluation_interval)
     yield _window(pending, firing, "pending", "firing", held)
     if read.group_wait is not None:
@@ -262,6 +263,3 @@ def _evidence(record: Record) -> Evidence:
     if len(text) > _LONGEST_EVENT:
         text = f"{text[:_LONGEST_EVENT]}…"
     return Evidence(record.seq, record.at, event.type, text)
-
-
-__all__ = ["ExitCode", "Report", "build"]

@@ -1,4 +1,7 @@
-"""Every format of a report, and the one function that writes them."""
+"""Every format of a report, and the one function that writes them.
+
+The door to this room: `build` a report from a journal, `render` or `write` it, `summary` for the terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from harness.report.html import render_html
 from harness.report.jsonform import render_json
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
+from harness.report.model import build
+from harness.report.summary import summary
 from harness.report.values import Report
+
+__all__ = ["build", "render", "summary", "write"]
 
 
 def render(report: Report) -> dict[str, bytes]:

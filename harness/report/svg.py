@@ -17,6 +17,7 @@ CHARACTER = 6.1
 """Upper estimate of a character's width at the label's font size, in pixels."""
 ROW = 16.0
 _LEFT, _RIGHT, _CURVE, _READY, _LANE, _GAP = 44.0, 14.0, 210.0, 56.0, 18.0, 14.0
+_MOST_MARGIN = 0.5
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 _NICE_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
@@ -40,6 +41,7 @@ class Label:
     """A placed marker label: its text begins at `x` and stands on `row`, counted upwards from the plot."""
 
     marker: Marker
+    text: str
     x: float
     row: int
     width: float
@@ -72,7 +74,14 @@ def time_label(seconds: float) -> str:
     return f"{sign}{minutes}:{rest:02d} min" if rest else f"{sign}{minutes} min"
 
 
-def place(markers: Sequence[Marker], x: Scale) -> list[Label]:
+def label_text(marker: Marker, most: int) -> str:
+    """A milestone's name in at most `most` characters; that it was automation is never what gets cut."""
+    suffix = " (automation)" if marker.who == "automation" else ""
+    room = max(most - len(suffix), 6)
+    return (marker.label if len(marker.label) <= room else f"{marker.label[: room - 1]}…") + suffix
+
+
+def place(markers: Sequence[Marker], x: Scale, most: int = 80) -> list[Label]:
     """A row for each label so that no two overlap and no marker's line crosses a label.
 
     A label reaches to the right of its line. A line that rises inside that reach must end below it, so a label's row
@@ -80,9 +89,10 @@ def place(markers: Sequence[Marker], x: Scale) -> list[Label]:
     """
     placed: list[Label] = []
     for marker in sorted(markers, key=lambda m: m.at, reverse=True):
-        at, width = x(marker.at), len(marker.label) * CHARACTER + 12
+        text = label_text(marker, most)
+        at, width = x(marker.at), len(text) * CHARACTER + 12
         below = [label.row for label in placed if label.x < at + width]
-        placed.append(Label(marker, at, max(below, default=-1) + 1, width))
+        placed.append(Label(marker, text, at, max(below, default=-1) + 1, width))
     return placed[::-1]
 
 
@@ -90,7 +100,7 @@ def draw(chart: Chart, width: int) -> str:
     """The chart as one <svg> element, `width` pixels wide."""
     right = _right_margin(chart, width)
     x = Scale(chart.start, chart.end, _LEFT, width - right)
-    labels = place(chart.markers, x)
+    labels = place(chart.markers, x, _longest(width))
     top = (max((label.row for label in labels), default=-1) + 1) * ROW + 10
     bottom = top + _CURVE
     lanes = list(dict.fromkeys(band.lane for band in chart.bands))
@@ -105,7 +115,9 @@ def draw(chart: Chart, width: int) -> str:
         *_markers(labels, top, bottom),
     ]
     title = escape(f"{chart.title}{f' ({chart.unit})' if chart.unit else ''} over time, with the drill's milestones")
-    described = escape("; ".join(f"{m.label} at {time_label(m.at)}" for m in chart.markers) or "no milestones")
+    described = escape(
+        "; ".join(f"{label_text(m, 80)} at {time_label(m.at)}" for m in chart.markers) or "no milestones"
+    )
     return (
         f'<svg class="chart" viewBox="0 0 {width} {_n(height)}" width="{width}" height="{_n(height)}" role="img" '
         f'xmlns="http://www.w3.org/2000/svg"><title>{title}</title><desc>{described}</desc>{"".join(parts)}</svg>'
@@ -117,11 +129,17 @@ def _right_margin(chart: Chart, width: int) -> float:
     right = _RIGHT
     for _ in range(4):
         x = Scale(chart.start, chart.end, _LEFT, width - right)
-        reach = max((x(m.at) + len(m.label) * CHARACTER + 12 for m in chart.markers), default=0.0)
+        reach = max(
+            (x(m.at) + len(label_text(m, _longest(width))) * CHARACTER + 12 for m in chart.markers), default=0.0
+        )
         if reach <= width:
             return right
-        right = min(right + reach - width, width * 0.45)
+        right = min(right + reach - width, width * _MOST_MARGIN)
     return right
+
+
+def _longest(width: int) -> int:
+    return int((width * _MOST_MARGIN - 12) / CHARACTER)
 
 
 def _n(value: float) -> str:
@@ -227,6 +245,6 @@ def _markers(labels: Sequence[Label], top: float, bottom: float) -> list[str]:
         y = top - 10 - label.row * ROW
         parts += [
             _line(label.x, y - 8, label.x, bottom, f"mark {kind}"),
-            _text(label.x + 4, y, label.marker.label, f"label {kind}"),
+            _text(label.x + 4, y, label.text, f"label {kind}"),
         ]
     return parts

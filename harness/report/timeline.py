@@ -29,7 +29,7 @@ from harness.core.event import (
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.report.values import Moment, Who
-from harness.report.wording import middle
+from harness.report.wording import middle, undone
 
 
 def value_text(value: object) -> str:
@@ -56,7 +56,8 @@ def timeline(history: History, found: dict[str, Milestone]) -> tuple[Moment, ...
         moment = Moment(
             at=entry.at, name=entry.name, is_milestone=entry.is_milestone, detail=entry.detail, source=entry.source,
             who=entry.who, who_text=who_text(entry.who, entry.verified), actor=entry.actor,
-            from_firing=_from(firing, entry.at), from_injection=_from(injected, entry.at), evidence=entry.evidence,
+            from_firing=_from(firing, entry.at), from_injection=_from(injected, entry.at),
+            evidence=tuple(dict.fromkeys(entry.evidence)),
         )  # fmt: skip
         rows.append((moment, entry.evidence[-1]))
 
@@ -212,7 +213,9 @@ def _of_event(record: Record) -> _Entry | None:  # noqa: C901 (one flat match ov
         case StopAsked() as stop:
             return _noted(record, f"stop asked by {stop.by}", stop.detail, "harness")
         case UndoDone() as undo:
-            return _noted(record, f"{undo.fault} undo: {undo.outcome}", undo.detail, "API server reply", undo.at)
+            return _noted(
+                record, f"{undo.fault} undo: {undone(undo.outcome)}", undo.detail, "API server reply", undo.at
+            )
         case CleanChecked(clean=False) as dirty:
             left = "; ".join(dirty.differences)
             return _noted(record, "clean check: NOT clean", left, "comparison with the snapshots")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from harness.core.clock import Bounds, Instant
+from harness.core.errors import ExitCode
 from harness.report.wording import clean
 
 Who = Literal["human", "automation", "machine", ""]
@@ -279,6 +280,11 @@ class Report:
     clocks: tuple[ClockRow, ...]
     phases: tuple[Phase, ...]
     evidence: tuple[Evidence, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process that judges this run ends with."""
+        return ExitCode(self.headline.exit_code)
 
 
 V = TypeVar("V")

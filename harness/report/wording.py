@@ -108,6 +108,20 @@ def clock(instant: Instant) -> str:
     return utc(instant)[11:-1]
 
 
+_UNDONE = {
+    "restored": "restored by the harness",
+    "already": "found already restored",
+    "refused": "REFUSED: somebody changed it since",
+    "vanished": "nothing left to restore",
+    "failed": "FAILED",
+}
+
+
+def undone(outcome: str) -> str:
+    """How an undo ended, in words."""
+    return _UNDONE.get(outcome, outcome)
+
+
 def plural(count: int, noun: str) -> str:
     """ "1 target", "2 targets"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

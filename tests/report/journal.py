@@ -100,7 +100,8 @@ def started(responder: Literal["autopilot", "human"] = "autopilot", profile: str
 def pods(ready: int, killed: int = 0, total: int = 5, limit: str = "48Mi") -> PodsSeen:
     states = tuple(
         PodState(
-            name=f"worker-7c9d5b-{'abcde'[i]}", uid=f"uid-{i}", ready=i >= total - ready, restarts=1 if i < killed else 0,
+            name=f"worker-7c9d5b-{'abcde'[i]}", uid=f"uid-{i}", ready=i >= total - ready,
+            restarts=1 if i < killed else 0,
             waiting="CrashLoopBackOff" if i < killed else "", oom_kills=1 if i < killed else 0,
             oom_killed_at=FIRED - 31.0 + i if i < killed else None, memory_limit=limit,
         )
