@@ -79,11 +79,13 @@ def transitions(
 
 
 def _first_slot_after(last: Instant, evaluated: Instant, interval: float) -> Bounds:
-    """The first evaluation after `last`: slots are `interval` apart; where one was skipped it is not known which."""
+    """The first evaluation after `last`. Samples are stamped with their slot, slots are `interval` apart, and the
+    group's own lastEvaluation is the wall time at which it really ran, a little after its slot. Where more than one
+    slot has passed, a skipped evaluation cannot be told from a seen one: the bounds say so."""
     slot = last + interval
-    if evaluated <= slot + interval / 2:
-        return Bounds.at(evaluated)
-    return Bounds.at(slot)
+    if evaluated < slot + interval:
+        return Bounds.at(slot)
+    return Bounds(earliest=slot, latest=max(slot, evaluated))
 
 
 def floor(

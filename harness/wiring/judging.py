@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.core.errors import BadInput
+from harness.core.errors import BadInput, ExitCode
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.wiring.settings import RunOutcome
@@ -12,16 +12,18 @@ from harness.wiring.settings import RunOutcome
 
 def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
     """Compute the reports of a run from its journal alone. An old run gives the same bytes again."""
-    from harness.report import render
+    from harness.report.model import build
+    from harness.report.render import write
+    from harness.report.summary import summary
 
     experiment, history = read_run(path)
-    report = render.build(experiment, history)
-    render.write(report, path)
+    report = build(experiment, history)
+    write(report, path)
     return RunOutcome(
         run_id=history.start.run_id,
         folder=path,
-        summary=render.summary(report),
-        exit_code=report.exit_code,
+        summary=summary(report),
+        exit_code=ExitCode(report.headline.exit_code),
         phases=phases or {},
     )
 

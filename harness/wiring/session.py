@@ -251,7 +251,7 @@ class _Session:
             own.close()
 
     def _respond(self, own: KubeCluster) -> None:
-        from harness.autopilot import run as respond
+        from harness.autopilot.responder import run as respond
 
         peers = peers_of(self._settings, own, self._clock)
         try:

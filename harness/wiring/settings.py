@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.clock import Clock
 from harness.core.errors import BadInput, ExitCode
@@ -28,7 +28,7 @@ PAGER = "service:monitoring/pager:8080"
 class Settings:
     """What flags and environment say. Empty means the default."""
 
-    cluster: str = "auto"
+    cluster: Literal["auto", "local", "kind", "context"] = "auto"
     context: str | None = None
     kubeconfig: Path | None = None
     name: str = "drill"
