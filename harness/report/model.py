@@ -128,19 +128,24 @@ def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRo
     who, text = _who(result.end, judgement.milestones, history)
     ends = [m for m in (result.start, result.end) if m is not None]
     ended = history.ended
+    cut_short = result.end is None and (ended is None or ended.reason in _CUT_SHORT)
+    duration, reason = result.duration, result.reason
+    if cut_short and ended is not None and ended.reason == "recovered":
+        # Between the death of the run's process and the recovery nobody watched.
+        duration, reason = None, f"the run's own process ended before {result.sla.to} was reached"
     return SlaRow(
         name=result.sla.title,
         from_=result.sla.from_,
         to=result.sla.to,
         target=result.sla.within,
-        measured=result.duration,
+        measured=duration,
         verdict=str(result.verdict),
         required=result.sla.required,
         who=who,
         who_text=text,
-        reason=result.reason,
+        reason=reason,
         evidence=_union(m.evidence for m in ends),
-        cut_short=result.end is None and (ended is None or ended.reason in _CUT_SHORT),
+        cut_short=cut_short,
     )
 
 

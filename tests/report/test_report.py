@@ -190,6 +190,7 @@ class TestRunsThatEndedOtherwise:
         made = build(journals.experiment().tuned("smoke"), journals.recovered_later())
         assert made.headline.verdict == "UNDECIDED"
         assert made.header.ended_by == "drill recover"
+        assert {row.measured for row in made.slas} == {None}  # nobody watched: no lower bound is claimed
         assert rules(made)["recovered-later"].detail == "ended by drill recover"
         assert [change.undo for change in made.changes] == ["restored"]
         assert [m.name for m in made.timeline].count("clean check: NOT clean") == 0
