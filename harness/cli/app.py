@@ -347,9 +347,11 @@ _responder_command("escalate", "escalated", "Call ROLE, like l2.", ["role"], abo
 _responder_command("join", "joined", "Say that you join as ROLE.", ["role"], about_role=True)
 _responder_command("notify", "notified", "Record what the client was told: TEXT.", ["text"])
 _responder_command(
-    "root-cause", "root_cause", "Declare the root cause.\n\nOBJECT is its place, like deployment/worker; REASON says what is wrong with it.",
+    "root-cause",
+    "root_cause",
+    "Declare the root cause.\n\nOBJECT is its place, like deployment/worker; REASON says what is wrong with it.",
     ["object", "reason"],
-)  # fmt: skip
+)
 _responder_command("all-clear", "all_clear", "Give the all clear.")
 _responder_command("note", "note", "Put TEXT on the record.", ["text"])
 

@@ -182,7 +182,7 @@ class LineProgress(PulsedSteps):
 
     def said(self, text: str) -> None:
         """See `Steps`."""
-        self._lines.told("set-up", text)
+        self._lines.told("", text)
 
     def began(self, step: OpenStep) -> None:
         """See `Steps`."""

@@ -40,10 +40,16 @@ _TOPIC_STYLES = {
 }  # fmt: skip
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process here; a drill outlives the terminal that watched it."""
+        self.quiet = True
+
+
 @cache
 def console_for(stream: TextIO) -> Console:
     """One console per stream: rich coordinates its moving parts by console."""
-    return Console(
+    return _Console(
         file=stream, force_terminal=True, width=columns(stream), highlight=False, markup=False, emoji=False,
         legacy_windows=False,
     )  # fmt: skip
@@ -60,7 +66,7 @@ class TtyProgress(Steps):
 
     def said(self, text: str) -> None:
         """See `Steps`."""
-        self._console.print(_line("set-up", text, wall_clock(), self._console.width))
+        self._console.print(_line("", text, wall_clock(), self._console.width))
 
     def began(self, step: OpenStep) -> None:  # noqa: ARG002 - the hook's signature
         """See `Steps`."""
@@ -118,6 +124,7 @@ class TtyLive(Live):
         self._teller = Teller()
         self._live: RichLive | None = None
         self._view: View | None = None
+        self._is_over = False
 
     def on_event(self, record: Record) -> None:
         """See `Live`."""
@@ -128,12 +135,15 @@ class TtyLive(Live):
     def on_view(self, view: View) -> None:
         """See `Live`."""
         self._view = view
+        if self._is_over:
+            return
         if self._live is None:
             self._live = RichLive(
                 get_renderable=self._moving, console=self._console, transient=True, refresh_per_second=4
             )
             self._live.start()
         if view.phase in {"clean", "dirty"}:
+            self._is_over = True
             self.close()
 
     def close(self) -> None:
@@ -187,10 +197,10 @@ def _facts(view: View, width: int) -> Iterator[tuple[str, Text]]:
 def clocks(running: Iterable[RunningClock], width: int) -> Table:
     """Each SLA as a row: its two ends, the time on its clock, its target, its verdict."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, overflow="ellipsis", width=max(20, width - 46))
-    table.add_column(justify="right", no_wrap=True, width=14)
+    table.add_column(no_wrap=True, overflow="ellipsis", width=max(12, width - 39))
+    table.add_column(justify="right", no_wrap=True, width=12)
     table.add_column(justify="right", no_wrap=True, width=10)
-    table.add_column(no_wrap=True, width=14)
+    table.add_column(no_wrap=True, width=11)
     for clock in running:
         elapsed = "" if clock.elapsed is None else span(clock.elapsed, 1 if clock.state == "done" else 0)
         table.add_row(

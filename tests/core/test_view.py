@@ -9,7 +9,7 @@ import pytest
 from harness.core.decide import Phase
 from harness.core.event import AlertSeen, ChannelChanged, CheckDone
 from harness.core.verdict import Verdict
-from harness.core.view import CURVE, Acknowledged, PhaseWord, PodsView, RunningClock, View, view
+from harness.core.view import CURVE, PhaseWord, PodsView, RunningClock, View, view
 from harness.engine.observe import CURVE as JOURNALLED
 from tests.terminal.drill_history import BEGAN, EXPERIMENT, Drill, curve, transition
 
@@ -114,12 +114,15 @@ def test_pods_are_counted_once_and_old_kills_not_at_all() -> None:
     assert seen(Drill(), 1.0).pods is None
 
 
-@pytest.mark.parametrize("kind", ["human", "automation"])
-def test_who_acknowledged_is_labelled(kind: str) -> None:
-    shown = seen(Drill().acknowledged(kind), 24.0)
+@pytest.mark.parametrize(("responder", "kind"), [("human", "human"), ("autopilot", "automation")])
+def test_who_acknowledged_is_labelled(responder: str, kind: str) -> None:
+    shown = seen(Drill(responder).acknowledged(kind), 24.0)
     assert shown.acknowledged is not None
     assert (shown.acknowledged.actor, shown.acknowledged.kind) == ("ada", kind)
-    assert isinstance(shown.acknowledged, Acknowledged)
+
+
+def test_where_people_drill_automation_takes_no_alert() -> None:
+    assert seen(Drill("human").acknowledged("automation"), 24.0).acknowledged is None
 
 
 def test_a_lost_channel_is_shown_until_it_is_back() -> None:
