@@ -1,0 +1,123 @@
+"""Driving the product as its users do: the command line in a process of its own, against the real local cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clusters.provider import Access
+from harness.core.event import Event, decode
+from harness.core.snapshot import snapshot
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "nova-staging"
+
+
+@dataclass
+class Product:
+    """The command line and the cluster behind it. `runs` is this test's own folder of runs."""
+
+    access: Access
+    runs: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of a user who has set nothing."""
+        mine = ("DRILL_", "KUBECONFIG", "CONTEXT", "PROFILE", "RESPONDER")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
+        return {**kept, "DRILL_CLUSTER": "local", "NO_COLOR": "1", **more}
+
+    def command(self, *arguments: str) -> list[str]:
+        """`drill` with these arguments; commands that know runs are pointed at this test's folder."""
+        runs = ("--runs", str(self.runs)) if arguments[0] in {"run", "judge", "recover", "status"} else ()
+        return [sys.executable, "-m", "harness.cli", *arguments, *runs]
+
+    def drill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=400, check=False, cwd=ROOT,
+            env=self.environment(**environment),
+        )  # fmt: skip
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command and go on."""
+        log = (self.runs.parent / f"output-{len(self.started)}.log").open("w")
+        process = subprocess.Popen(
+            self.command(*arguments), stdout=log, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            env=self.environment(**environment),
+        )  # fmt: skip
+        log.close()
+        self.started.append(process)
+        return process
+
+    def output(self, process: subprocess.Popen[str]) -> str:
+        """What a started command has printed so far."""
+        return (self.runs.parent / f"output-{self.started.index(process)}.log").read_text()
+
+    def kubectl(self, *arguments: str) -> str:
+        """Independent eyes and hands on the cluster. Fails the test where kubectl does."""
+        assert self.access.kubectl is not None
+        done = subprocess.run(
+            [str(self.access.kubectl), "--kubeconfig", str(self.access.kubeconfig), *arguments],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def deployment(self) -> dict[str, Any]:
+        """The worker Deployment's declared part."""
+        return snapshot(json.loads(self.kubectl("-n", NAMESPACE, "get", "deployment", "worker", "-o", "json")))
+
+    def limit(self) -> str:
+        """The memory limit that workers have by declaration."""
+        containers = self.deployment()["spec"]["template"]["spec"]["containers"]
+        return str(containers[0]["resources"]["limits"]["memory"])
+
+    def leftovers(self) -> str:
+        """Whatever of ours is still in the namespace: undo records, messages, the lock."""
+        kinds = "configmaps,leases"
+        found = self.kubectl("-n", NAMESPACE, "get", kinds, "-o", "name")
+        return "\n".join(line for line in found.splitlines() if "/drill" in line)
+
+    def events(self, run: Path | None = None) -> list[Event]:
+        """The events of a run's journal: the given one, else the newest."""
+        folders = [run] if run is not None else sorted(p for p in self.runs.glob("2*") if p.is_dir())
+        lines = (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines() if folders else []
+        return [decode(line).event for line in lines if line.endswith("}")]
+
+    def until(self, what: Callable[[], object], process: subprocess.Popen[str], seconds: float = 240.0) -> None:
+        """Wait until `what` is true while `process` lives; otherwise fail with what it printed."""
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert process.poll() is None, f"it ended too early:\n{self.output(process)}"
+            assert time.monotonic() < deadline, f"nothing within {seconds} s:\n{self.output(process)}"
+            time.sleep(0.1)
+
+    def saw(self, kind: type[Event] | Sequence[type[Event]]) -> Callable[[], bool]:  # type: ignore[valid-type]
+        """A condition for `until`: the newest run's journal holds such an event."""
+        return lambda: any(isinstance(event, kind) for event in self.events())
+
+
+@pytest.fixture
+def product(local_access: Access, tmp_path: Path) -> Iterator[Product]:
+    """The product with the staging system up; whatever the test started is ended, and nothing may be left broken."""
+    product = Product(local_access, tmp_path / "runs")
+    up = product.drill("cluster", "up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    yield product
+    for process in product.started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    left = product.drill("recover")
+    assert left.returncode == 0, left.stdout + left.stderr
+    assert product.limit() == "128Mi"
