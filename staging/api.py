@@ -29,9 +29,7 @@ def samples(state: QueueState, *, budget: float) -> list[Sample]:
     """The queue's state as metrics. `budget` is what may be spent per UTC day, in cost units."""
     return [
         Sample("nova_queue_up", "gauge", "1 when Redis answered this scrape.", 1),
-        Sample(
-            "nova_queue_depth", "gauge", "Jobs accepted and not finished: waiting plus in flight.", state.depth
-        ),
+        Sample("nova_queue_depth", "gauge", "Jobs accepted and not finished: waiting plus in flight.", state.depth),
         Sample("nova_queue_in_flight", "gauge", "Jobs that a worker holds, dead or alive.", state.in_flight),
         Sample(
             "nova_queue_oldest_job_age_seconds",

@@ -103,9 +103,7 @@ class Queue:
     def submit(self, tenant: str, ticket: int, weight: float) -> str:
         """Accept a job; its id begins with the time of acceptance in ms."""
         body = json.dumps({"tenant": tenant, "ticket": ticket, "weight": weight}, separators=(",", ":"))
-        ident, _ = self._redis.pipeline(
-            [("XADD", STREAM, "*", "job", body), ("HINCRBY", TOTALS, "accepted", 1)]
-        )
+        ident, _ = self._redis.pipeline([("XADD", STREAM, "*", "job", body), ("HINCRBY", TOTALS, "accepted", 1)])
         if not isinstance(ident, bytes):
             raise ident if isinstance(ident, ReplyError) else ReplyError(f"XADD answered {ident!r}")
         return ident.decode()

@@ -214,9 +214,7 @@ def _guard(kubectl: _Kubectl) -> None:
                 remedy="use another cluster; label the namespace by hand only if all in it may be replaced",
             )
     only_holder = "--output=jsonpath={.spec.holderIdentity}"
-    holder = kubectl.must(
-        "get", "lease", LEASE, "--namespace", NAMESPACE, "--ignore-not-found", only_holder
-    ).strip()
+    holder = kubectl.must("get", "lease", LEASE, "--namespace", NAMESPACE, "--ignore-not-found", only_holder).strip()
     if holder:
         raise Refused(
             "drill-running",
@@ -307,9 +305,7 @@ def _ensure_token(kubectl: _Kubectl) -> None:
 
 def _prune_config(kubectl: _Kubectl, wanted: set[str]) -> None:
     """Remove the ConfigMaps of earlier profiles: their names carry a hash, so nothing replaces them."""
-    out = kubectl.must(
-        "get", "configmaps", "--namespace", MONITORING, f"--selector={LABEL}={PART_OF}", "--output=json"
-    )
+    out = kubectl.must("get", "configmaps", "--namespace", MONITORING, f"--selector={LABEL}={PART_OF}", "--output=json")
     stale = [name for item in json.loads(out)["items"] if (name := item["metadata"]["name"]) not in wanted]
     if stale:
         kubectl.must("delete", "configmaps", "--namespace", MONITORING, "--ignore-not-found", *stale)
