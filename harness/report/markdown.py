@@ -12,7 +12,19 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.facts import facts
 from harness.report.values import Chart, Moment, Report, SlaRow
-from harness.report.wording import clean, clock, measured, middle, since, span, target, uncertainty, undone, within
+from harness.report.wording import (
+    clean,
+    clock,
+    measured,
+    middle,
+    since,
+    span,
+    stamp,
+    target,
+    uncertainty,
+    undone,
+    within,
+)
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!$^=+])")
 _JOINER = "\u2060"
@@ -41,12 +53,24 @@ def render_markdown(report: Report) -> str:
     """The report as Markdown."""
     header, head = report.header, report.headline
     verdict = f"**{head.verdict}** (exit code {head.exit_code}, {head.exit_meaning}). {escape(head.sentence)}"
-    parts = [f"# {escape(header.title)}", verdict]
+    run = f"{stamp(header.started)} · profile {escape(header.profile)} · run {code(header.run_id)}"
+    responder = f"Responder: {_who('automation' if header.automated else '', header.responder)}"
+    parts = [f"# {escape(header.title)}", f"{run}<br>{responder}", verdict]
     if head.caveat:
         parts.append(f"> **{escape(head.caveat)}**")
-    parts += [_promises(report), _guards(report), "## Chart\n\n" + _chart(report.chart), _findings(report),
-              _timeline(report), _chains(report), _changes(report), _header(report), _setup(report),
-              _scenario(report), _evidence(report)]  # fmt: skip
+    parts += [
+        _promises(report),
+        _guards(report),
+        "## Chart\n\n" + _chart(report.chart),
+        _timeline(report),
+        _findings(report),
+        _chains(report),
+        _changes(report),
+        _header(report),
+        _setup(report),
+        _scenario(report),
+        _evidence(report),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
