@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from contextlib import suppress
@@ -90,8 +91,9 @@ def _remove_shared_notes(layout: Layout) -> None:
     for link in _entries(_LOG_LINKS):
         if link.is_symlink() and link.readlink().is_relative_to(layout.root):
             link.unlink()
+    ours = re.compile(re.escape(layout.cni_network) + "-[0-9a-f]{64}-")  # no other cluster's that begins alike
     for note in _entries(_CNI_NOTES):
-        if note.name.startswith(f"{layout.cni_network}-"):
+        if ours.match(note.name):
             note.unlink(missing_ok=True)
     door = _DEVICE_PLUGINS / "kubelet.sock"
     if _is_answered(door):
