@@ -19,13 +19,19 @@ MANIFESTS = Path(__file__).resolve().parents[2] / "manifests" / "harness"
 
 
 def install(access: Access, progress: Progress) -> None:
-    """Apply manifests/harness. Raises Unreachable with kubectl's own words where that failed."""
+    """Apply manifests/harness. Raises Unreachable with kubectl's own words where that failed.
+
+    Fields that somebody else has come to own are taken back: the namespace is the harness' own, and a role that was
+    widened by hand is to be what the file says.
+    """
     wanted = _digest()
     path = r"{.metadata.annotations.drill\.internal/roles}"
     if _kubectl(access, "get", "namespace", NAMESPACE, "--ignore-not-found", "-o", f"jsonpath={path}") == wanted:
         return
     with progress.step("Installing the harness' roles and the inbox policy", expect_seconds=2):
-        _kubectl(access, "apply", "--server-side", "--field-manager=drill-setup", "-k", str(MANIFESTS))
+        _kubectl(
+            access, "apply", "--server-side", "--force-conflicts", "--field-manager=drill-setup", "-k", str(MANIFESTS)
+        )
         _kubectl(access, "annotate", "--overwrite", "namespace", NAMESPACE, f"{NOTE}={wanted}")
 
 

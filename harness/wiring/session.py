@@ -255,7 +255,7 @@ class _Session:
 
         peers = peers_of(self._settings, own, self._clock)
         try:
-            respond(
+            outcome = respond(
                 self._experiment,
                 self._experiment.namespace,
                 own,
@@ -263,10 +263,13 @@ class _Session:
                 peers.notifier,
                 clock=self._clock,
                 stop=self._stop,
-                say=self._progress.say,
+                say=lambda _: None,  # what it does comes back through the inbox, as any responder's acts do
             )
         except DrillError as error:
-            self._progress.say(f"autopilot: {error.fact}")
+            self._progress.say(f"the autopilot gave up: {error.fact}")
+            return
+        if not outcome.finished and not self._stop.is_set():
+            self._progress.say(f"the autopilot gave up: {outcome.detail}")
 
     def _started(self, run_id: str, cluster: Cluster) -> RunStarted:
         identity = cluster.whoami()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Product:
             assert time.monotonic() < deadline, f"nothing within {seconds} s:\n{self.output(process)}"
             time.sleep(0.1)
 
-    def saw(self, kind: type[Event] | Sequence[type[Event]]) -> Callable[[], bool]:  # type: ignore[valid-type]
+    def saw(self, kind: type) -> Callable[[], bool]:
         """A condition for `until`: the newest run's journal holds such an event."""
         return lambda: any(isinstance(event, kind) for event in self.events())
 
