@@ -154,11 +154,13 @@ class HttpTransport:
         if not (200 <= status < 300 or status in accept):
             raise self._refused(method, path, response)
         date = http_date(response.headers.get("Date"))
-        if text or (not response.content and writes):
+        if text:
             return Answer(status, response.text, date, sent, received)
         try:
             return Answer(status, response.json(), date, sent, received)
         except ValueError as error:
+            if not 200 <= status < 300 or (writes and not response.content):
+                return Answer(status, response.text, date, sent, received)
             why = f"an answer that is not JSON: {response.text[:200]!r}"
             raise self._failed(method, path, why, transient=True, unknown=writes) from error
 

@@ -48,8 +48,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP exchange. `body` is the parsed JSON, or the text where that was asked for. `date` is the peer's
-    whole-second stamp on its own clock, where it sent one; `sent` and `received` are on ours."""
+    """One HTTP exchange. `body` is the parsed JSON, or the text where that was asked for or where a status other than
+    2xx brought no JSON. `date` is the peer's whole-second stamp on its own clock, where it sent one; `sent` and
+    `received` are on ours."""
 
     status: int
     body: Any

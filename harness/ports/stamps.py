@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from harness.core.clock import Bounds, Instant
 
-GOOD_ENOUGH = 0.02
+GOOD_ENOUGH = 0.1
 """Bounds narrower than this, in seconds, are not worth another exchange."""
 
 
