@@ -131,11 +131,13 @@ def test_a_process_name_may_hold_anything() -> None:
 def test_a_recycled_pid_is_nobody(tmp_path: Path) -> None:
     mine = Path("/proc/self/stat").read_text()
     record = tmp_path / "x.pid"
-    record.write_text(mine)
+    record.write_text(f"{mine}{processes.boot_id()}\n")
     assert processes.recorded(record) == processes.identify(os.getpid())
+    record.write_text(f"{mine}another-boot\n")
+    assert processes.recorded(record) is None
     fields = mine.rpartition(")")[2].split()
     fields[19] = str(int(fields[19]) - 1)
-    record.write_text(mine.rpartition(")")[0] + ") " + " ".join(fields))
+    record.write_text(mine.rpartition(")")[0] + ") " + " ".join(fields) + f"\n{processes.boot_id()}\n")
     assert processes.recorded(record) is None
     assert processes.recorded(tmp_path / "absent") is None
 

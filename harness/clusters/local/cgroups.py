@@ -13,6 +13,8 @@ from harness.clusters.local.processes import Identity, identify
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
+_NEEDED = {"cpu", "cpuset", "memory", "hugetlb", "pids"}  # what the kubelet looks for in version 2
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -61,7 +63,7 @@ def make(group: str) -> None:
         if "ro" in mount.options:
             continue
         if mount.kind == "cgroup2":
-            for controller in _words(mount.point / "cgroup.controllers"):
+            for controller in _NEEDED & set(_words(mount.point / "cgroup.controllers")):
                 with suppress(OSError):  # refused where the root holds processes; the parent has switched it on then
                     (mount.point / "cgroup.subtree_control").write_text(f"+{controller}")
         with suppress(OSError):  # a hierarchy without controllers may refuse; the kubelet asks only for those it needs

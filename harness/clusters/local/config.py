@@ -190,6 +190,7 @@ def components(layout: Layout, cable: Cable, binaries: Binaries) -> list[Compone
             f"--root-dir={layout.root}/kubelet",
             f"--hostname-override={layout.node}",
             f"--node-ip={cable.node}",
+            f"--containerd={layout.containerd_socket}",  # without it containers' metrics carry no names
         ],
         "kube-proxy": [
             str(binaries.path("kube-proxy")),

@@ -18,7 +18,10 @@ from harness.clusters.shell import clean_env
 from harness.core.errors import Internal
 
 _LAUNCH = '"$@" &'
-_RECORD_THEN_BECOME = 'read -r stat </proc/$$/stat; printf "%s\\n" "$stat" >"$0.new"; mv "$0.new" "$0"; exec "$@"'
+_RECORD_THEN_BECOME = (
+    "read -r stat </proc/$$/stat; read -r boot </proc/sys/kernel/random/boot_id; "
+    'printf "%s\\n%s\\n" "$stat" "$boot" >"$0.new"; mv "$0.new" "$0"; exec "$@"'
+)
 _START_TIME_FIELD = 19  # of the fields that follow the command's closing bracket; starttime is field 22 of proc(5)
 _POLL_SECONDS = 0.02
 
@@ -57,13 +60,19 @@ def command(pid: int) -> list[str]:
         return []
 
 
+def boot_id() -> str:
+    """Names this run of the machine: start times count from its beginning, and nothing outlives its end."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def recorded(record: Path) -> Identity | None:
     """The living process that a record speaks of; None when it is gone or its pid belongs to another by now."""
     try:
-        identity, _ = parse_stat(record.read_text(errors="replace"))
+        line, _, boot = record.read_text(errors="replace").partition("\n")
+        identity, _ = parse_stat(line)
     except (OSError, ValueError):
         return None
-    return identity if identify(identity.pid) == identity else None
+    return identity if boot.strip() == boot_id() and identify(identity.pid) == identity else None
 
 
 def launch(argv: Sequence[str], *, record: Path, log: Path, env: Mapping[str, str] | None = None) -> Identity:
@@ -84,7 +93,7 @@ def launch(argv: Sequence[str], *, record: Path, log: Path, env: Mapping[str, st
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            return parse_stat(record.read_text())[0]
+            return parse_stat(record.read_text().partition("\n")[0])[0]
         except (OSError, ValueError):
             time.sleep(_POLL_SECONDS)
     raise Internal(

@@ -137,7 +137,7 @@ class LocalCluster:
         return config.components(self._layout, known.cable, binaries)
 
     def _can_repair(self, known: State) -> bool:
-        return known.complete and known.boot == state.boot_id() and network.is_wired(self._layout, known.cable)
+        return known.complete and known.boot == processes.boot_id() and network.is_wired(self._layout, known.cable)
 
     def _is_whole(self, known: State, binaries: Binaries) -> bool:
         if not self._can_repair(known) or known.binaries != str(binaries.folder):
@@ -155,7 +155,7 @@ class LocalCluster:
         layout.root.mkdir(parents=True, mode=0o711)
         with state.subnets_locked(layout):
             cable = network.choose_cable(layout.name, network.networks_in_use())
-            fresh = State(str(cable.subnet), state.boot_id(), str(binaries.folder), complete=False)
+            fresh = State(str(cable.subnet), processes.boot_id(), str(binaries.folder), complete=False)
             state.save(layout, fresh)
             network.wire(layout, cable)
         cgroups.make(layout.cgroup)

@@ -15,11 +15,6 @@ from harness.clusters.local.layout import Layout
 from harness.clusters.local.network import Cable
 
 
-def boot_id() -> str:
-    """Names this run of the machine; nothing of a cluster survives a reboot in a usable state."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """`complete` once the cluster has answered; before that it is remains, never a cluster."""

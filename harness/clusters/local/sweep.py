@@ -15,6 +15,7 @@ from harness.clusters.shell import attempt
 from harness.core.errors import Internal
 
 _PATIENCE_SECONDS = 20.0
+_SHIM_SOCKET = re.compile(r"/run/containerd/s/[0-9a-f]{64}")
 _LOG_LINKS = Path("/var/log/containers")
 _CNI_NOTES = Path("/var/lib/cni/results")
 _DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
@@ -77,13 +78,13 @@ def _stuck(what: str, which: list[str]) -> None:
 
 def _shim_sockets(layout: Layout) -> list[Path]:
     """The sockets of the containers' keepers; these lie outside the state folder, and only their notes tell where."""
-    found = []
-    for note in (layout.run / "containerd").glob("io.containerd.runtime.v2.task/*/*/address"):
-        with suppress(OSError):
-            address = note.read_text().strip().removeprefix("unix://")
-            if address.startswith("/run/containerd/s/"):
-                found.append(Path(address))
-    return found
+    bundles = layout.run / "containerd"
+    found: set[str] = set()
+    for note in ("address", "bootstrap.json"):  # containerd 1 writes the one, containerd 2 the other
+        for file in bundles.glob(f"io.containerd.runtime.v2.task/*/*/{note}"):
+            with suppress(OSError):
+                found.update(_SHIM_SOCKET.findall(file.read_text(errors="replace")))
+    return [Path(path) for path in sorted(found)]
 
 
 def _remove_shared_notes(layout: Layout) -> None:
