@@ -113,6 +113,8 @@ def _bands(
         fix = found.get("fix.applied")
         if undo is not None and undo.outcome == "already" and fix is not None:
             stop, label = middle(fix.at), f"{done.fault} in force until the responder's fix"
+        elif undo is not None and undo.outcome == "already":
+            stop, label = middle(undo.at), f"{done.fault} in force, at the latest until it was found restored"
         elif undo is not None:
             stop = middle(undo.at)
         start = middle(done.at)

@@ -41,7 +41,8 @@ def headline(
 
 
 def _end(history: History) -> str:
-    return (history.ended.detail if history.ended else "").rstrip(".") or "no reason was recorded"
+    ended = history.ended
+    return ended.detail.removeprefix(f"{ended.reason}: ").rstrip(".") if ended else "no reason was recorded"
 
 
 def _met(rows: Sequence[SlaRow], guards: Sequence[GuardRow], clean: Clean) -> str:
@@ -58,8 +59,9 @@ def _met(rows: Sequence[SlaRow], guards: Sequence[GuardRow], clean: Clean) -> st
 def _broken(judgement: Judgement, rows: Sequence[SlaRow], guards: Sequence[GuardRow]) -> str:
     word = str(judgement.verdict)
     said = [
-        f"{row.from_} → {row.to} took {measured(row.measured, row.target)} against a target of {target(row.target)}"
-        if row.verdict == "MISSED" and row.measured else f"{row.from_} → {row.to} was never reached"
+        f"{row.from_} → {row.to}"
+        + (f" took {measured(row.measured, row.target)} against a target of {target(row.target)}"
+           if row.verdict == "MISSED" and row.measured else "")
         for row in rows if row.required and row.verdict == word
     ]  # fmt: skip
     said += [f"“{guard.name}” did not hold" for guard in guards if guard.verdict == word]
@@ -68,7 +70,7 @@ def _broken(judgement: Judgement, rows: Sequence[SlaRow], guards: Sequence[Guard
     count = sum(row.required for row in rows) + len(guards)
     verb = "was" if len(said) == 1 else "were"
     missed = "missed" if judgement.verdict is Verdict.MISSED else "not reached"
-    more = f" and {len(said) - 2} more" if len(said) > 2 else ""
+    more = f"; and {len(said) - 2} more" if len(said) > 2 else ""
     return f"{len(said)} of {count} required targets {verb} {missed}: {'; '.join(said[:2])}{more}"
 
 

@@ -107,7 +107,7 @@ def _header(experiment: AnyExperiment, history: History) -> Header:
         started=history.started_at,
         ended=history.last_at if ended else None,
         end_reason=ended.reason if ended else "the run has not ended",
-        end_detail=ended.detail if ended else "",
+        end_detail=ended.detail.removeprefix(f"{ended.reason}: ") if ended else "",
         ended_by=ended.by if ended else "",
         planned=profile.timeout if profile else None,
         actual=history.last_at - history.started_at,
@@ -129,7 +129,8 @@ def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRo
     ends = [m for m in (result.start, result.end) if m is not None]
     ended = history.ended
     cut_short = result.end is None and (ended is None or ended.reason in _CUT_SHORT)
-    duration, reason = result.duration, result.reason
+    # How the run ended is told once, in the header, and not again with every row.
+    duration, reason = result.duration, result.reason.partition(" (the run ended")[0]
     if cut_short and ended is not None and ended.reason == "recovered":
         # Between the death of the run's process and the recovery nobody watched.
         duration, reason = None, f"the run's own process ended before {result.sla.to} was reached"

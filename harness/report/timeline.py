@@ -220,6 +220,7 @@ def _of_event(record: Record) -> _Entry | None:  # noqa: C901 (one flat match ov
             left = "; ".join(dirty.differences)
             return _noted(record, "clean check: NOT clean", left, "comparison with the snapshots")
         case RunEnded() as ended:
-            return _noted(record, f"run ended: {ended.reason}", f"{ended.detail} (by {ended.by})", "harness")
+            detail = ended.detail.removeprefix(f"{ended.reason}: ")
+            return _noted(record, f"run ended: {ended.reason}", f"{detail} (by {ended.by})", "harness")
         case _:
             return None

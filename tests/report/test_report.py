@@ -217,6 +217,28 @@ class TestRunsThatEndedOtherwise:
         assert "not-compared" not in rules(made)
         assert made.chart is None
 
+    def test_nobody_answered(self) -> None:
+        writer = Writer()
+        journals.preflight(writer)
+        journals.injected(writer)
+        journals.paged(writer)
+        writer.add(600, RunEnded(reason="timeout", detail="timeout: the run's 600 s are over; still open: everything"))
+        made = build(journals.experiment().tuned("smoke"), writer.history)
+        assert made.headline.sentence.startswith(
+            "3 of 5 required targets were not reached: firing → acknowledged; firing → mitigated; and 1 more"
+        )
+        assert rows(made)["firing → mitigated"].reason == "not reached in the 600.0 s that were watched"
+        assert made.header.end_detail == "the run's 600 s are over; still open: everything"
+
+    def test_an_undo_that_found_nothing_to_do_and_no_declared_fix(self) -> None:
+        writer = Writer()
+        journals.preflight(writer)
+        journals.injected(writer)
+        writer.add(50, UndoDone(fault="memory", outcome="already", at=Bounds.at(FIRED + 50), detail="found at 128Mi"))
+        made = build(journals.experiment().tuned("smoke"), writer.history)
+        assert made.chart is not None
+        assert made.chart.bands[0].label == "memory in force, at the latest until it was found restored"
+
     def test_injection_failed(self) -> None:
         writer = Writer()
         journals.preflight(writer)
