@@ -27,7 +27,7 @@ from harness.core.event import (
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.milestone import Milestone
-from harness.core.verdict import GuardResult, Judgement, SlaResult, guard_signal, judge
+from harness.core.verdict import GuardResult, Judgement, SlaResult, Verdict, guard_signal, judge
 from harness.report.curve import alert_bound, chart, symptom
 from harness.report.findings import findings
 from harness.report.headline import headline
@@ -128,7 +128,8 @@ def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRo
     who, text = _who(result.end, judgement.milestones, history)
     ends = [m for m in (result.start, result.end) if m is not None]
     ended = history.ended
-    cut_short = result.end is None and (ended is None or ended.reason in _CUT_SHORT)
+    unreached = result.verdict is Verdict.NOT_REACHED
+    cut_short = unreached and (ended is None or ended.reason in _CUT_SHORT)
     # How the run ended is told once, in the header, and not again with every row.
     duration, reason = result.duration, result.reason.partition(" (the run ended")[0]
     if cut_short and ended is not None and ended.reason == "recovered":

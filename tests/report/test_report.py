@@ -299,6 +299,7 @@ class TestFindings:
         lost = ChannelChanged(channel="pods", up=False, detail="410 Gone")
         made = self.made(lost, ChannelChanged(channel="pods", up=True))
         assert rules(made)["channel-lost"].title == "pods was lost for a while"
+        assert not any(row.cut_short for row in self.made(lost).slas if row.verdict == "UNDECIDED")
         assert rules(self.made(lost))["channel-lost"].title == "pods was lost and did not come back"
 
     def test_uncounted_and_early_acts(self) -> None:
