@@ -28,10 +28,9 @@ VARIABLES = ("DRILL_CLUSTER", "CONTEXT", "PROFILE", "RESPONDER", "KUBECONFIG", "
 class Stub(ModuleType):
     """The wiring's doors, recording who came through."""
 
-    Settings = Settings
-
     def __init__(self) -> None:
         super().__init__("harness.wiring")
+        vars(self)["Settings"] = Settings
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None
         self.exit_code = ExitCode.MET

@@ -16,7 +16,7 @@ from harness.terminal.stream import Lines, Mode
 class Terminal(io.StringIO):
     """A stream that claims to be a terminal."""
 
-    encoding = "utf-8"  # type: ignore[assignment]  # a plain attribute is enough here
+    encoding = "utf-8"
 
     def isatty(self) -> bool:
         return True
