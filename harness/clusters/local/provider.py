@@ -86,7 +86,7 @@ class LocalCluster:
 
     def down(self, progress: Progress) -> None:
         """Leave no process, mount, interface, namespace, control group, socket or state; caches stay."""
-        if not self._layout.base.exists() and not sweep.remains(self._layout):
+        if not sweep.remains(self._layout):
             return
         _refuse_without_root("take the cluster away")
         with state.locked(self._layout):
