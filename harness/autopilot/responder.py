@@ -39,6 +39,8 @@ POLL = 0.75
 """Seconds between two looks."""
 PATIENCE = 10.0
 """Seconds that a rollout has to replace crashing pods before they are deleted."""
+FALLING = 0.9
+"""The part of its peak to which the signal must fall before that is said: less may be noise."""
 SILENCE_FOR = 900.0
 """Seconds of the silence, where that is the door of the acknowledgement; ended early at the all clear."""
 
@@ -203,7 +205,7 @@ class _Responder:
         while True:
             depth = self._value(self.experiment.signal.query)
             if depth is not None:
-                if not falling and peak is not None and depth < peak:
+                if not falling and peak is not None and depth <= peak * FALLING:
                     falling = True
                     self._send("note", f"{self.experiment.signal.title} falls: {peak:g} -> {depth:g}")
                 peak = depth if peak is None else max(peak, depth)
