@@ -28,6 +28,10 @@ class Alertmanager:
         self._transport = transport
         self._now = now
 
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
     def ready(self) -> str:
         """The version, when it is ready."""
         self._transport.get("/-/ready", text=True)

@@ -205,9 +205,10 @@ def _said(response: httpx2.Response) -> str:
     return str(body)[:500]
 
 
-def _tls(endpoint: Endpoint) -> ssl.SSLContext | bool:
+def _tls(endpoint: Endpoint) -> ssl.SSLContext:
+    """How to trust and be trusted. Plain HTTP gets a context that trusts nobody: loading the CAs costs time."""
     if not endpoint.base_url.startswith("https:"):
-        return True
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = ssl.create_default_context(cafile=endpoint.verify if isinstance(endpoint.verify, str) else None)
     if endpoint.verify is False:
         context.check_hostname = False

@@ -77,7 +77,8 @@ class Prometheus:
         self._mine = local()
 
     def close(self) -> None:
-        """Close this thread's session; another thread's goes with that thread."""
+        """Close the transport and this thread's session; another thread's session goes with that thread."""
+        self._transport.close()
         connect: PrometheusConnect | None = getattr(self._mine, "connect", None)
         if connect is not None:
             connect.close()

@@ -26,6 +26,10 @@ class WebhookPager:
         self._base = 0
         self._given = 0
 
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
     def offset(self) -> Bounds:
         """Bounds on (the pager's clock - ours), from the Date header of its readiness answer."""
         return self._transport.offset("/readyz")

@@ -73,3 +73,6 @@ class Transport(Protocol):
 
     def offset(self, path: str) -> Bounds:
         """Bounds on (the peer's clock - ours) from the Date header of a GET on `path`."""
+
+    def close(self) -> None:
+        """Give the connections back."""
