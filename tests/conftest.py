@@ -7,16 +7,17 @@ except with CI=true: there a missing cluster is a failure.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import settings
 
 from harness.clusters.provider import Access
 
-CLUSTER_TIMEOUT = 900
-"""Seconds for one test on the cluster: the first one may have to build it."""
+CLUSTER_TIMEOUT = 1800
+"""Seconds for one test on the cluster: the first one may have to build Kubernetes."""
 NAME = "drill"
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -33,26 +34,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def local_access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     """A real cluster that answers, DNS included: the one called "drill" where it is up, else one started here, which
-    is then taken down again."""
+    is then taken down again. Progress is shown past pytest's capture: building a cluster can take minutes."""
     from harness.clusters.select import choose
     from harness.core.errors import DrillError
+    from harness.ports.progress import Silent
     from harness.terminal.progress import LineProgress
     from harness.terminal.stream import Lines
 
-    log = tmp_path_factory.mktemp("cluster") / "progress.log"
-    provider = choose("local", context=None, kubeconfig=None, name=NAME)
+    provider = choose("local", name=NAME)
     was_up = provider.status().state == "up"
-    with Path(log).open("w", encoding="utf-8") as stream:
-        progress = LineProgress(Lines(stream))
-        try:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    uncaptured = capture.global_and_fixture_disabled if capture else nullcontext
+    try:
+        with uncaptured():
+            progress = LineProgress(Lines(sys.stderr))
             access = provider.up(progress)
-        except DrillError as error:
-            reason = f"no cluster: {error}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
-        yield access
-        if not was_up:
-            provider.down(progress)
+    except DrillError as error:
+        reason = f"no cluster: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    yield access
+    if not was_up:
+        provider.down(Silent())
