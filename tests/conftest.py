@@ -47,14 +47,15 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     was_up = provider.status().state == "up"
     capture = request.config.pluginmanager.getplugin("capturemanager")
     uncaptured = capture.global_and_fixture_disabled if capture else nullcontext
+    reason, access = "", None
     try:
         with uncaptured():
-            progress = LineProgress(Lines(sys.stderr))
-            access = provider.up(progress)
+            access = provider.up(LineProgress(Lines(sys.stderr)))
     except DrillError as error:
         reason = f"no cluster: {error}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
+    if access is None and os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    if access is None:
         pytest.skip(reason)
     yield access
     if not was_up:

@@ -143,7 +143,7 @@ def view(experiment: AnyExperiment, history: History, now: Instant) -> View:
         prepared=(at if injected is None else injected) - history.started_at,
         elapsed=elapsed,
         remaining=max(0.0, _timeout(experiment, start.profile) - elapsed),
-        clocks=tuple(_clock(result, at, ended=ended) for result in (*judgement.alerts, *judgement.slas)),
+        clocks=tuple(_clock(result, at, ended=ended) for result in _promises(experiment, judgement)),
         alerts=tuple(_alert(alert.name, history, judgement) for alert in experiment.alerts),
         signal=_signal(experiment, history),
         pods=_pods(history),
@@ -167,6 +167,17 @@ def phase_word(history: History) -> PhaseWord:
 def _timeout(experiment: AnyExperiment, profile: str) -> float:
     names: dict[str, ProfileName] = {name: name for name in experiment.profiles}
     return experiment.profiles[names[profile]].timeout if profile in names else 0.0
+
+
+def _promises(experiment: AnyExperiment, judgement: Judgement) -> list[SlaResult]:
+    """Expected alerts and SLAs in one list; an SLA that promises the same as an alert is shown once."""
+    first = experiment.alerts[0].name if experiment.alerts else ""
+    known = {(result.sla.from_, result.sla.to, result.sla.within) for result in judgement.alerts}
+    named = {"firing": f"{first}.firing"}
+    return [
+        *judgement.alerts,
+        *(r for r in judgement.slas if (r.sla.from_, named.get(r.sla.to, r.sla.to), r.sla.within) not in known),
+    ]
 
 
 def _clock(result: SlaResult, now: Instant, *, ended: bool) -> RunningClock:

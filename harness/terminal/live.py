@@ -85,7 +85,7 @@ def standing(view: View) -> str:
     if view.pods is not None:
         parts.append(pods_of(view))
     parts += [f"{lost.channel} lost for {span(lost.seconds, 0)}" for lost in view.lost]
-    if view.decided:
+    if view.decided and view.phase != "observing":
         parts.append(view.decided)
     return clean("; ".join(parts))
 

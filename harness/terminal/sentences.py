@@ -148,7 +148,8 @@ def _of_the_run(
         case InjectionPlanned():
             return "plan", event.summary
         case Decided():
-            return "decided", f"{event.intent}, because {event.why}" if event.intent else event.why
+            intent = event.intent.replace("_", " ")
+            return "decided", f"{intent} ({event.why})" if intent else event.why
         case StopAsked():
             return "stop", f"{event.by} asks the run to end" + (f": {event.detail}" if event.detail else "")
         case ChannelChanged():
@@ -192,7 +193,13 @@ def _act(event: ResponderActed) -> Told:
     said = f": {event.text}" if event.text and event.action != "assessed" else ""
     claimed = ", identity claimed" if event.verified == "claimed" else ""
     not_counted = "" if event.counted else f" (not counted: {event.reason})"
-    return "responder", f"{event.actor} ({event.actor_kind}{claimed}) {what}{said}{not_counted}"
+    return "responder", f"{who(event.actor)} ({event.actor_kind}{claimed}) {what}{said}{not_counted}"
+
+
+def who(actor: str) -> str:
+    """An actor as people would name it; a ServiceAccount by its namespace and name."""
+    kind, separator, name = actor.partition("system:serviceaccount:")
+    return name.replace(":", "/") if separator and not kind else actor
 
 
 def _after(detail: str) -> str:

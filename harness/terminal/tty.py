@@ -26,7 +26,7 @@ from harness.core.view import RunningClock, View
 from harness.report.wording import clean, span, target
 from harness.terminal.live import Live, alert_of, number, phase_of, pods_of
 from harness.terminal.progress import OpenStep, Steps
-from harness.terminal.sentences import Teller
+from harness.terminal.sentences import Teller, who
 from harness.terminal.stream import columns, layout, quietly, wall_clock
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -184,11 +184,11 @@ def _facts(view: View, width: int) -> Iterator[tuple[str, Text]]:
     yield "pods", Text(pods_of(view))
     for alert in view.alerts:
         yield "alert", Text(alert_of(alert), style="bold magenta" if alert.state == "firing" else "")
-    who = view.acknowledged
-    yield "acknowledged", Text("nobody yet" if who is None else f"{clean(who.actor)} ({who.kind})")
+    taken = view.acknowledged
+    yield "acknowledged", Text("nobody yet" if taken is None else f"{clean(who(taken.actor))} ({taken.kind})")
     for lost in view.lost:
         yield "lost", Text(clean(f"{lost.channel} for {span(lost.seconds, 0)}: {lost.detail}"), style="red")
-    if view.decided:
+    if view.decided and view.phase != "observing":  # while it observes, the clocks say what it waits for
         yield "decided", Text(clean(view.decided))
     for difference in view.differences[:5]:
         yield "differs", Text(clean(difference), style="bold red")

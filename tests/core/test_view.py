@@ -8,6 +8,7 @@ import pytest
 
 from harness.core.decide import Phase
 from harness.core.event import AlertSeen, ChannelChanged, CheckDone
+from harness.core.experiment import Sla
 from harness.core.verdict import Verdict
 from harness.core.view import CURVE, PhaseWord, PodsView, RunningClock, View, view
 from harness.engine.observe import CURVE as JOURNALLED
@@ -84,6 +85,14 @@ def test_when_the_run_has_ended_every_clock_has_a_verdict() -> None:
 def test_the_expected_alert_has_a_clock_of_its_own() -> None:
     fired = clock(seen(Drill().firing(), 23.0), "HighQueueDepth.firing")
     assert (fired.start, fired.verdict, fired.required) == ("memory.effective", Verdict.MET, True)
+
+
+def test_a_promise_made_twice_is_one_clock() -> None:
+    promised = Sla.model_validate({"from": "memory.effective", "to": "firing", "within": 60.0})
+    other = Sla.model_validate({"from": "memory.effective", "to": "firing", "within": 30.0})
+    twice = EXPERIMENT.model_copy(update={"slas": (promised, other)})
+    shown = view(twice, Drill().firing().history, BEGAN + 23)
+    assert [(one.end, one.target) for one in shown.clocks] == [("HighQueueDepth.firing", 60.0), ("firing", 30.0)]
 
 
 def test_an_alert_is_what_was_evaluated_last_not_what_was_read_last() -> None:

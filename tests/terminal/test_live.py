@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ExitCode
-from harness.core.event import ChannelChanged, Event, PhaseTimed, Record, SignalRead, StopAsked, UndoDone, decode
+from harness.core.event import (
+    ChannelChanged,
+    Decided,
+    Event,
+    PhaseTimed,
+    Record,
+    SignalRead,
+    StopAsked,
+    UndoDone,
+    decode,
+)
 from harness.core.history import History
 from harness.core.view import view
 from harness.terminal.live import LineLive, live_for, standing
@@ -55,7 +65,7 @@ def test_a_pipe_gets_a_sign_of_life_when_nothing_happens() -> None:
     live.view(shown)
     assert " ".join(out.getvalue().split())[9:] == (
         "now observing for 30 s, 1 min 30 s left; HighQueueDepth firing, paged; queue depth 140 jobs; "
-        "2 of 5 pods ready, 3 OOM kills; fault memory is due"
+        "2 of 5 pods ready, 3 OOM kills"
     )
 
 
@@ -173,6 +183,16 @@ def test_what_only_judging_needs_is_not_told(event: Event) -> None:
 )
 def test_sentences(event: Event, said: tuple[str, str]) -> None:
     assert sentence(event) == said
+
+
+def test_a_service_account_is_named_shortly() -> None:
+    told = sentence(acted("note", 1.0, "automation", actor="system:serviceaccount:drill-system:drill-autopilot"))
+    assert told == ("responder", "drill-system/drill-autopilot (automation) noted")
+
+
+def test_decisions_are_told_with_their_reason() -> None:
+    event = Decided(intent="check_clean", why="compare the cluster with the snapshots")
+    assert sentence(event) == ("decided", "check clean (compare the cluster with the snapshots)")
 
 
 def test_a_text_with_braces_is_shown_as_it_is() -> None:
