@@ -14,7 +14,7 @@ ARGS ?=
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make drill EXP=oom-workers [PROFILE=smoke|gameday] [RESPONDER=autopilot|human]"
 	@echo "             [DRILL_CLUSTER=auto|local|kind|context] [CONTEXT=name] [ARGS='further options']"
