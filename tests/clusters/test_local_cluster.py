@@ -95,6 +95,15 @@ def test_it_answers_and_is_marked(access: Access) -> None:
     assert time.monotonic() - began < 1
 
 
+def test_there_is_no_way_out(access: Access) -> None:
+    routes = subprocess.run(
+        ["ip", "-n", Layout(NAME).netns, "route"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "default" not in routes
+    asked = ["ip", "-n", Layout(NAME).netns, "route", "get", "192.0.2.1"]
+    assert "unreachable" in subprocess.run(asked, capture_output=True, text=True, check=False).stderr.lower()
+
+
 def test_names_resolve_in_a_pod(access: Access) -> None:
     ended = _run_pod(access, "resolve", ["resolve", "kube-dns.kube-system.svc.cluster.local"])
     assert ended["exitCode"] == 0
@@ -135,11 +144,12 @@ def test_two_clusters_live_side_by_side(access: Access) -> None:
 
 def test_down_leaves_nothing(access: Access) -> None:
     notes = (Layout(NAME).run / "containerd").glob("io.containerd.runtime.v2.task/*/*/address")
-    sockets = [Path(note.read_text().removeprefix("unix://")) for note in notes]
+    sockets = {note.parent.name: Path(note.read_text().removeprefix("unix://")) for note in notes}
     assert sockets
     LocalCluster(NAME).down(Silent())
     assert _traces(NAME) == []
-    assert [path for path in sockets if path.exists()] == []
+    assert [path for path in sockets.values() if path.exists()] == []
+    assert [note for note in Path("/var/lib/cni/results").glob("*") for pod in sockets if pod in note.name] == []
     assert LocalCluster(NAME).status().state == "down"
     LocalCluster(NAME).down(Silent())
 
@@ -165,6 +175,7 @@ def test_down_over_the_remains_of_a_dying_cluster() -> None:
     identity = processes.recorded(Layout(NAME).run / "containerd.pid")
     assert identity is not None
     processes.kill(identity)
+    subprocess.run(["ip", "netns", "del", Layout(NAME).netns], check=True)
     LocalCluster(NAME).down(Silent())
     assert _traces(NAME) == []
 

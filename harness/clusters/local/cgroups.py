@@ -66,11 +66,11 @@ def make(group: str) -> None:
             for controller in _NEEDED & set(_words(mount.point / "cgroup.controllers")):
                 with suppress(OSError):  # refused where the root holds processes; the parent has switched it on then
                     (mount.point / "cgroup.subtree_control").write_text(f"+{controller}")
-        with suppress(OSError):  # a hierarchy without controllers may refuse; the kubelet asks only for those it needs
+        with suppress(OSError):  # a hierarchy of no use here may refuse; the kubelet names those that it misses
             (mount.point / group).mkdir(exist_ok=True)
-        if "cpuset" in mount.controllers:
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                (mount.point / group / file).write_text((mount.point / file).read_text())
+            if "cpuset" in mount.controllers:
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    (mount.point / group / file).write_text((mount.point / file).read_text())
 
 
 def members(group: str) -> list[Identity]:

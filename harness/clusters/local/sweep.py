@@ -22,11 +22,24 @@ _DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 
 
 def own_processes(layout: Layout) -> list[Identity]:
-    """Recorded daemons, whatever lives in our network namespace, and whatever lives in our control group."""
+    """Recorded daemons, whatever lives in our network namespace or control group, and our containers' keepers."""
     found = {identity for record in layout.run.glob("*.pid") if (identity := processes.recorded(record))}
     found.update(processes.inside_namespace(layout.netns_path))
     found.update(cgroups.members(layout.cgroup))
+    found.update(_shims(layout))
     return sorted(found, key=lambda identity: identity.pid)
+
+
+def _shims(layout: Layout) -> list[Identity]:
+    """Keepers of containers that serve our runtime: they outlive it, and a namespace that somebody else deleted."""
+    found = []
+    for pid in processes.everyone():
+        identity = processes.identify(pid)  # first, so that a pid that changes hands meanwhile is not killed
+        words = processes.command(pid)
+        keeper = bool(words) and Path(words[0]).name.startswith("containerd-shim")
+        if identity is not None and keeper and str(layout.containerd_socket) in words:
+            found.append(identity)
+    return found
 
 
 def own_mounts(layout: Layout) -> list[Path]:
@@ -92,9 +105,14 @@ def _remove_shared_notes(layout: Layout) -> None:
     for link in _entries(_LOG_LINKS):
         if link.is_symlink() and link.readlink().is_relative_to(layout.root):
             link.unlink()
-    ours = re.compile(re.escape(layout.cni_network) + "-[0-9a-f]{64}-")  # no other cluster's that begins alike
-    for note in _entries(_CNI_NOTES):
-        if ours.match(note.name):
+    # Each pod has a note of our network and one of its loopback interface, which only the pod's id tells apart.
+    ours = re.compile(re.escape(layout.cni_network) + "-([0-9a-f]{64})-")
+    notes = _entries(_CNI_NOTES)
+    pods = {match[1] for note in notes if (match := ours.match(note.name))}
+    for base in (layout.run / "containerd", layout.root / "containerd"):
+        pods.update(path.name for path in base.glob("io.containerd.grpc.v1.cri/sandboxes/*"))
+    for note in notes:
+        if any(f"-{pod}-" in note.name for pod in pods):
             note.unlink(missing_ok=True)
     door = _DEVICE_PLUGINS / "kubelet.sock"
     if _is_answered(door):

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _PACKAGES = (
 _RENAMED = {"server": "etcd"}
 _EXPECTED_PACKAGES = 2860
 _COLD_SECONDS = 600.0
+_UNUSED_SECONDS = 30 * 86_400.0
 _IMAGES = ("pause", "coredns")
 _VERSION = "k8s.io/component-base/version"
 
@@ -143,12 +145,22 @@ def ensure(wanted: Plan, progress: Progress) -> Binaries:
     """The finished build, made now where it is not there. The first time costs minutes; interrupting it is harmless."""
     finished = wanted.finished()
     if finished is not None:
+        os.utime(finished.folder)
         return finished
     with _locked():
         finished = wanted.finished()
         if finished is not None:
             return finished
-        return _build(wanted, progress)
+        fresh = _build(wanted, progress)
+        _forget_unused(fresh)
+        return fresh
+
+
+def _forget_unused(fresh: Binaries) -> None:
+    """Remove builds that nobody has asked for in a long time; each is half a gigabyte."""
+    for folder in fresh.folder.parent.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -168,7 +180,8 @@ def _build(wanted: Plan, progress: Progress) -> Binaries:
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder, ignore_cleanup_errors=True) as room:
         rough = Path(room) / "out"
         rough.mkdir()
-        title = f"building Kubernetes {wanted.kubernetes} with {wanted.go_version} (once; kept in {folder})"
+        progress.say(f"first start: Kubernetes {wanted.kubernetes} is built from source, and kept in {folder}")
+        title = f"building with {wanted.go_version}"
         with progress.step(title, expect_seconds=_COLD_SECONDS) as step:
             _compile(wanted, rough, step)
             for before, after in _RENAMED.items():
