@@ -21,7 +21,6 @@ from harness.core.event import (
     InjectDone,
     InjectStarted,
     ResponderActed,
-    RunEnded,
     SignalRead,
     StopAsked,
     UndoDone,
@@ -96,16 +95,19 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
     """The next step of a run whose preflight has passed. `experiment` is tuned to `profile`."""
     begun = {event.fault for event in history.all(InjectStarted)}
     waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
-    ending = why_over(experiment, profile, history, now)
+    missing = outstanding(experiment, history)
+    ending = why_over(experiment, profile, history, now, missing)
     if ending is not None:
         return _wind_down(history, ending, now)
     if waiting:
         return Decision((Intent("inject", waiting[0]),), f"fault {waiting[0]} is due and all checks have passed", now)
-    return Decision((), _waiting_for(experiment, history), _next_deadline(experiment, profile, history, now))
+    return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
 
 
-def why_over(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Ending | None:
-    """Why the run should end now, or None. Once a reason was acted upon it stays the reason."""
+def why_over(
+    experiment: AnyExperiment, profile: Profile, history: History, now: Instant, missing: tuple[str, ...]
+) -> Ending | None:
+    """Why the run should end now, or None. `missing` are the milestones that it still waits for."""
     stop = history.last(StopAsked)
     if stop is not None:
         return Ending("stopped", f"{stop.by} asked for it" + (f": {stop.detail}" if stop.detail else ""))
@@ -121,7 +123,6 @@ def why_over(experiment: AnyExperiment, profile: Profile, history: History, now:
     unproved = _unproved(experiment, history, now)
     if unproved:
         return Ending("aborted", unproved)
-    missing = outstanding(experiment, history)
     if not missing and len(history.all(InjectDone)) == len(experiment.faults):
         return Ending("complete", "every clock has stopped and the alert is resolved")
     started = _zero(history)
@@ -228,18 +229,9 @@ def _next_deadline(experiment: AnyExperiment, profile: Profile, history: History
     return min(deadlines)
 
 
-def _waiting_for(experiment: AnyExperiment, history: History) -> str:
+def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str, ...]) -> str:
     proved = {event.fault for event in history.all(EffectProved)}
     for fault in experiment.faults:
         if fault.id not in proved:
             return f"waiting for proof that {fault.id} takes effect"
-    return "waiting for " + ", ".join(outstanding(experiment, history)[:3])
-
-
-def end_detail(history: History) -> str:
-    """The sentence that the newest decision gave, for the end of the run."""
-    ended = history.last(RunEnded)
-    if ended is not None:
-        return ended.detail
-    decided = history.last(Decided)
-    return decided.why if decided is not None else ""
+    return "waiting for " + ", ".join(missing[:3])

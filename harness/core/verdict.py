@@ -114,6 +114,9 @@ def _not_reached(sla: Sla, start: Milestone, history: History) -> SlaResult:
     if lost:
         return SlaResult(sla, Verdict.UNDECIDED, None, f"could not be seen: {lost}", start)
     ended = history.ended
+    if ended is not None and ended.reason == "recovered":
+        reason = "nobody watched after the run died, so it is not known whether it came"
+        return SlaResult(sla, Verdict.UNDECIDED, None, reason, start)
     why = "the run has not ended" if ended is None else f"the run ended: {ended.detail}"
     duration = Bounds(earliest=watched, latest=float("inf"))
     reason = f"not reached in the {watched:.1f} s that were watched ({why})"
@@ -186,7 +189,7 @@ def _worst(
     # Of equally bad reasons the first is told: what kept the whole run from being judged comes before its parts.
     graded: list[tuple[Verdict, str]] = []
     ended = history.last(RunEnded)
-    cut_short = ended is not None and ended.reason not in {"complete", "timeout"}
+    cut_short = ended is None or ended.reason not in {"complete", "timeout"}
     if ended is None:
         graded.append((Verdict.UNDECIDED, "the run never ended"))
     elif cut_short:

@@ -135,7 +135,7 @@ class PrometheusRound:
             grid = [start + i * step for i in range(count)]
             samples = tuple((self._middle(at), _finite(values.get(at))) for at in grid)
             resolution = self.scrape_interval + self.offset.width
-            found.append(SignalRead(signal=name, samples=samples, resolution=resolution))
+            found.append(SignalRead(signal=name, samples=samples, resolution=resolution, step=step))
         self._sampled_to = newest
         return found
 

@@ -67,6 +67,8 @@ class Peers:
     metrics: Metrics
     notifier: Notifier
     pager: Pager | None
+    close: Callable[[], None] = lambda: None
+    """Gives the connections back."""
 
 
 class Preflight:

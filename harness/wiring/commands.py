@@ -44,9 +44,10 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     clock = SystemClock()
     cluster = connect(settings, existing_access(settings), clock)
     lines = [f"{tuned.title} in namespace {tuned.namespace}, profile {profile_name}", ""]
+    peers = peers_of(settings, cluster, clock)
     try:
         preflight = Preflight(
-            tuned, peers_of(settings, cluster, clock), catalog.faults(), clock, lambda _: None,
+            tuned, peers, catalog.faults(), clock, lambda _: None,
             lambda _: True, lambda _: None,
         )  # fmt: skip
         preflight.guards()
@@ -63,6 +64,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
             lines.append(f"  blast radius: {plan.pods} of at most {spec.blast_radius.pods} pods")
             lines.append("  the API server accepts the change (dry run)")
     finally:
+        peers.close()
         cluster.close()
     return "\n".join(lines)
 
@@ -223,7 +225,8 @@ def _headline(run: Path) -> str:
         body = json.loads((run / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "no report; `drill judge` writes it"
-    return str(body.get("verdict", "unknown"))
+    headline = body.get("headline", {})
+    return f"{headline.get('verdict', 'unknown')}. {headline.get('sentence', '')}".strip()
 
 
 def _close_journal(settings: Settings, one: Recovered, clock: Clock) -> None:

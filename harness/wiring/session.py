@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from harness.core.clock import Instant
 from harness.core.errors import BadInput, DrillError, Refused, Unreachable
@@ -120,6 +120,7 @@ class _Session:
                 recorder.add(RunEnded(reason="stopped", detail="stopped during the preflight; nothing was injected"))
         finally:
             self._stop.set()
+            peers.close()
             cluster.close()
         with self._phases.time("report"):
             outcome = judge_run(folder, phases=self._phases.seconds)
@@ -268,6 +269,8 @@ class _Session:
         except DrillError as error:
             self._progress.say(f"the autopilot gave up: {error.fact}")
             return
+        finally:
+            peers.close()
         if not outcome.finished and not self._stop.is_set():
             self._progress.say(f"the autopilot gave up: {outcome.detail}")
 
@@ -299,7 +302,8 @@ class _Session:
         shown = [0.0]
 
         def tick(now: Instant) -> None:
-            if on_view is not None and now - shown[0] >= VIEW_EVERY:
+            due = now - shown[0] >= VIEW_EVERY or history.ended is not None
+            if on_view is not None and due:
                 shown[0] = now
                 on_view(view(self._experiment, history, now))
 
@@ -346,13 +350,13 @@ def _keep(lease: Lease) -> list[Event]:
 
 @contextlib.contextmanager
 def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM become stop requests; a second one is recorded and cuts nothing short."""
+    """SIGINT, SIGTERM and the loss of the terminal become stop requests; a second one cuts nothing short."""
 
     def ask(number: int, frame: object) -> None:
         del frame
         put(StopAsked(by=signal.Signals(number).name))
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -123,12 +123,16 @@ def peers_of(settings: Settings, cluster: KubeCluster, clock: Clock) -> Peers:
     def transport(text: str) -> HttpTransport:
         return HttpTransport(resolve(text, server), now=clock.now)
 
-    return Peers(
-        cluster=cluster,
-        metrics=Prometheus(resolve(settings.prometheus, server), transport(settings.prometheus), now=clock.now),
-        notifier=Alertmanager(transport(settings.alertmanager), now=clock.now),
-        pager=None if settings.pager in {"", "none"} else WebhookPager(transport(settings.pager)),
-    )
+    metrics = Prometheus(resolve(settings.prometheus, server), transport(settings.prometheus), now=clock.now)
+    notifier = Alertmanager(transport(settings.alertmanager), now=clock.now)
+    pager = None if settings.pager in {"", "none"} else WebhookPager(transport(settings.pager))
+
+    def close() -> None:
+        for peer in (metrics, notifier, pager):
+            if peer is not None:
+                peer.close()
+
+    return Peers(cluster=cluster, metrics=metrics, notifier=notifier, pager=pager, close=close)
 
 
 class Phases:
