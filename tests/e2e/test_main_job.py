@@ -161,6 +161,7 @@ def silence(product: Product, author: str) -> None:
         matchers = [Matcher("alertname", "HighQueueDepth")]
         peers = peers_of(settings, cluster, clock)
         peers.notifier.silence(matchers, author=author, comment="mine", seconds=60)
+        peers.close()
     finally:
         cluster.close()
 
