@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.clusters.local import cgroups, machine, processes, state
+from harness.clusters.local import cgroups, config, machine, processes, state
 from harness.clusters.local.layout import Layout
 from harness.clusters.local.network import choose_cable
 from harness.clusters.local.readiness import wait_until
+from harness.clusters.local.toolchain import Binaries
 from harness.clusters.shell import tail
 from harness.core.errors import BadInput, ExitCode, Unreachable
 
@@ -211,3 +214,27 @@ def test_the_lock_goes_with_the_cluster(tmp_path: Path) -> None:
     with state.locked(layout):
         layout.root.rmdir()
     assert not layout.lock.exists()
+
+
+def test_what_the_components_read_can_be_read(tmp_path: Path) -> None:
+    layout, binaries = Layout("x", tmp_path), Binaries(Path("/cache/abc-go1"))
+    config.write_files(layout, binaries)
+    runtime = tomllib.loads((layout.conf / "containerd.toml").read_text())
+    cri = runtime["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["restrict_oom_score_adj"] is True
+    assert cri["sandbox_image"] == binaries.image("pause")[1]
+    assert runtime["grpc"]["address"] == str(layout.containerd_socket)
+    kubelet = json.loads((layout.conf / "kubelet.yaml").read_text())
+    assert kubelet["cgroupRoot"] == "/drill-x"
+    network = json.loads((layout.conf / "cni" / "10-drill.conflist").read_text())
+    assert network["name"] == layout.cni_network
+
+
+def test_all_that_a_component_writes_lies_in_the_state_folder(tmp_path: Path) -> None:
+    layout = Layout("x", tmp_path)
+    for part in config.components(layout, choose_cable("x", []), Binaries(Path("/cache/abc-go1"))):
+        assert part.record.is_relative_to(layout.root)
+        assert part.log.is_relative_to(layout.root)
+        for word in part.argv[1:]:
+            path = word.partition("=")[2] if word.startswith("--") else word
+            assert not path.startswith("/") or Path(path).is_relative_to(layout.root), word

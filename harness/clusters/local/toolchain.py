@@ -34,7 +34,8 @@ _PACKAGES = (
 )
 _RENAMED = {"server": "etcd"}
 _EXPECTED_PACKAGES = 2860
-_COLD_SECONDS = 600.0
+_COLD_CPU_SECONDS = 650.0
+_FETCH_SECONDS = 60.0
 _UNUSED_SECONDS = 30 * 86_400.0
 _IMAGES = ("pause", "coredns")
 _VERSION = "k8s.io/component-base/version"
@@ -182,7 +183,8 @@ def _build(wanted: Plan, progress: Progress) -> Binaries:
         rough.mkdir()
         progress.say(f"first start: Kubernetes {wanted.kubernetes} is built from source, and kept in {folder}")
         title = f"building with {wanted.go_version}"
-        with progress.step(title, expect_seconds=_COLD_SECONDS) as step:
+        seconds = _FETCH_SECONDS + _COLD_CPU_SECONDS / (os.cpu_count() or 1)
+        with progress.step(title, expect_seconds=seconds) as step:
             _compile(wanted, rough, step)
             for before, after in _RENAMED.items():
                 (rough / before).rename(rough / after)
