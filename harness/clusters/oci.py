@@ -71,8 +71,8 @@ def write_archive(
 
     Layers lie on top of each other in the order given; a bare path is `Layer(path)`. `user` is `name` or `uid[:gid]`;
     empty means root. Layers are stored as they are unless `compress` asks for gzip level 1,
-    which takes longer to write and about as much less to import, and makes a smaller file. `out` appears whole or not at all. Raises BadInput where a layer is
-    missing.
+    which takes longer to write and about as much less to import, and makes a smaller file. `out` appears whole
+    or not at all. Raises BadInput where a layer is missing.
     """
     stack = [layer if isinstance(layer, Layer) else Layer(layer) for layer in layers]
     for layer in stack:
