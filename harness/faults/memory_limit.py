@@ -106,14 +106,14 @@ class MemoryLimit:
             now = _limit_now(undo, body)
             if now == undo["before"]:
                 return UndoOutcome("already", f"the memory limit was found back at {now}")
-            if now is None or (now != undo["after"] and not force):
+            if now != undo["after"] and not force:
                 return UndoOutcome(
                     "refused",
                     f"the memory limit is {now}, which is neither what the drill wrote ({undo['after']}) nor what was "
                     f"there before ({undo['before']}): somebody else changed it; `drill recover --force` overwrites it",
                 )
             try:
-                cluster.patch(_ref(undo), _swap(undo, now, undo["before"]))
+                cluster.patch(_ref(undo), _swap(undo, now, undo["before"]) if now is not None else _rebuild(undo, body))
             except Conflict:
                 continue  # changed between the read and the write: look again
             return UndoOutcome("restored", f"memory limit {now} -> {undo['before']}")
@@ -229,6 +229,29 @@ def _limit_now(undo: UndoRecord, body: Json) -> str | None:
             limit = container.get("resources", {}).get("limits", {}).get("memory")
             return None if limit is None else str(limit)
     return None
+
+
+def _rebuild(undo: UndoRecord, body: Json) -> list[Json]:
+    """Put the container's resources back whole, where its limit is gone altogether (only ever by force)."""
+    names = [container["name"] for container in body["spec"]["template"]["spec"]["containers"]]
+    if undo["container"] not in names:
+        raise Refused(
+            "container-gone",
+            f"{_ref(undo)} no longer has a container {undo['container']}",
+            expected="the container whose limit was lowered",
+            remedy="restore the Deployment by hand from its manifest; `drill recover` then finds it clean",
+        )
+    base = f"/spec/template/spec/containers/{names.index(undo['container'])}"
+    before = next(
+        container["resources"]
+        for container in undo["snapshot"]["spec"]["template"]["spec"]["containers"]
+        if container["name"] == undo["container"]
+    )
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": undo["uid"]},
+        {"op": "test", "path": f"{base}/name", "value": undo["container"]},
+        {"op": "add", "path": f"{base}/resources", "value": before},
+    ]
 
 
 def _swap(undo: UndoRecord, now: str, then: str) -> list[Json]:
