@@ -160,6 +160,6 @@ def set_up(settings: Settings, profile: str, *, setup: bool, progress: Progress,
         from harness.clusters import roles, staging
 
         with phases.time("staging system"):
-            roles.install(access, progress)
             staging.deploy(provider, access, profile, progress)  # type: ignore[arg-type]
+            roles.install(access, progress)  # into the namespaces that the line before makes
     return access
