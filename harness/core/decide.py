@@ -132,17 +132,23 @@ def why_over(
 
 
 def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
-    """The milestones that the run still waits for, in a fixed order."""
-    wanted: dict[str, None] = dict.fromkeys(sla.to for sla in experiment.slas if sla.to != "clean")
+    """The milestones that the run still waits for, in a fixed order.
+
+    The all clear is a responder's word that the people are done: from then on only what the machines still owe is
+    waited for, and an SLA whose end nobody brought about is judged as not reached.
+    """
+    machine: dict[str, None] = {}
     for alert in experiment.alerts:
-        wanted[f"{alert.name}.firing"] = None
-        wanted[f"{alert.name}.resolved"] = None
-    wanted["recovered"] = None
+        machine[f"{alert.name}.firing"] = None
+        machine[f"{alert.name}.resolved"] = None
+    machine["recovered"] = None
+    people: dict[str, None] = dict.fromkeys(sla.to for sla in experiment.slas if sla.to != "clean")
     if any(act.action == "acknowledged" and act.actor_kind == "automation" for act in history.all(ResponderActed)):
-        wanted["all_clear"] = None  # the automation has begun, and closing is part of its work
+        people["all_clear"] = None  # the automation has begun, and closing is part of its work
     if not experiment.alerts:
         return ()
     found = milestones(experiment, history)
+    wanted = machine if "all_clear" in found else people | machine
     return tuple(name for name in wanted if name not in found)
 
 

@@ -83,6 +83,20 @@ def test_nobody_responds() -> None:
     assert limit(drill.world) == "128Mi"
 
 
+def test_the_all_clear_ends_the_wait_for_people_but_not_for_the_system() -> None:
+    drill = Drill()
+    drill.feed.when(fired(2.0), drill.send("acknowledged"))
+    drill.feed.when(fired(3.0), drill.send("all_clear"))
+    drill.feed.when(fired(9.0), lambda world: set_limit(world, "128Mi"))
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "complete"
+    verdicts = {r.sla.to: r.verdict for r in judge(drill.experiment, history).slas}
+    assert verdicts["recovered"] is Verdict.MET
+    assert verdicts["client.notified"] is Verdict.NOT_REACHED
+
+
 @pytest.mark.parametrize("after_firing", [False, True])
 def test_a_stop_request_undoes_everything(*, after_firing: bool) -> None:
     drill = Drill()
