@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TextIO
 
 from harness.core.clock import utc
 from harness.core.event import Record, encode
@@ -16,7 +15,7 @@ from harness.core.view import AlertView, View
 from harness.report.wording import clean, span
 from harness.terminal.progress import HEARTBEAT
 from harness.terminal.sentences import Teller
-from harness.terminal.stream import Lines, Mode, quietly
+from harness.terminal.stream import Lines, quietly
 
 
 class Live:
@@ -117,12 +116,3 @@ def pods_of(view: View) -> str:
 def number(value: float | None, unit: str) -> str:
     """A sample for people, and "no data" where there is none."""
     return "no data" if value is None else f"{value:.6g} {unit}".rstrip()
-
-
-def live_for(stream: TextIO, mode: Mode) -> Live:
-    """The live display that fits a stream."""
-    if mode is Mode.TTY:
-        from harness.terminal.tty import TtyLive, console_for
-
-        return TtyLive(console_for(stream))
-    return JsonLive(Lines(stream)) if mode is Mode.JSON else LineLive(Lines(stream))

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from harness.core.clock import utc
 from harness.ports.progress import StepHandle
 from harness.report.wording import clean, span
-from harness.terminal.stream import Lines, Mode, quietly
+from harness.terminal.stream import Lines, quietly
 
 HEARTBEAT = 15.0
 """Seconds between two signs of life."""
@@ -236,12 +236,3 @@ class JsonProgress(PulsedSteps):
 
 def _estimate(step: OpenStep) -> str:
     return f" (about {span(step.expect, 0)})" if step.expect else ""
-
-
-def progress_for(stream: TextIO, mode: Mode) -> Steps:
-    """The progress that fits a stream."""
-    if mode is Mode.TTY:
-        from harness.terminal.tty import TtyProgress, console_for
-
-        return TtyProgress(console_for(stream))
-    return JsonProgress(Lines(stream)) if mode is Mode.JSON else LineProgress(Lines(stream))

@@ -13,8 +13,7 @@ from harness.core.errors import ExitCode
 from harness.core.event import Record
 from harness.core.view import View
 from harness.report.wording import span
-from harness.terminal.live import live_for
-from harness.terminal.progress import progress_for
+from harness.terminal.displays import live_for, progress_for
 from harness.terminal.stream import Lines, Mode, mode_of
 
 MEANINGS = {

@@ -23,7 +23,8 @@ from harness.core.event import (
 )
 from harness.core.history import History
 from harness.core.view import view
-from harness.terminal.live import LineLive, live_for, standing
+from harness.terminal.displays import live_for
+from harness.terminal.live import LineLive, standing
 from harness.terminal.screen import Screen, outcome_text
 from harness.terminal.sentences import Teller, sentence
 from harness.terminal.stream import Lines, Mode, layout, mode_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.terminal.progress import JsonProgress, LineProgress, Steps, progress_for
+from harness.terminal.displays import progress_for
+from harness.terminal.progress import JsonProgress, LineProgress, Steps
 from harness.terminal.stream import Lines, Mode
 
 
