@@ -27,9 +27,7 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             member = command.commands[name]
-            yield from _commands(
-                member, click.Context(member, info_name=name, parent=context, terminal_width=WIDTH)
-            )
+            yield from _commands(member, click.Context(member, info_name=name, parent=context, terminal_width=WIDTH))
 
 
 def events() -> tuple[type[Fact], ...]:
