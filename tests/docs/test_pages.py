@@ -25,10 +25,11 @@ EXPECTED = {
     "docs/writing-an-experiment.md", "docs/cli.md", "docs/journal.md", "docs/adr/README.md",
 }  # fmt: skip
 HOSTS = re.compile(
-    r"(localhost|127\.0\.0\.1|(.+\.)?example\.(com|org|net)|(.+\.)?(nova-staging|monitoring)"
+    r"(localhost|127\.0\.0\.1|drill\.internal|(.+\.)?example\.(com|org|net)|(.+\.)?(nova-staging|monitoring)"
     r"|(.+\.)?(github\.com|kubernetes\.io|k8s\.io|prometheus\.io|python\.org|rfc-editor\.org|debian\.org|www\.w3\.org))"
 )
 """Where pages may send people: this machine, examples, the staging system, and the homes of what we build on."""
+_ENDS = "com|org|net|io|dev|cloud|internal|local|corp|lan"
 _MACHINE = re.compile(r"(?<![\w./:<-])/(home|root|Users|mnt|media|srv|opt|work|workspace|builds?)(/|\b)")
 
 
@@ -274,6 +275,22 @@ def test_no_page_names_a_machine_or_a_strange_host(one: Page) -> None:
     found = {match[0] for match in _MACHINE.finditer(one.text)}
     here = [str(path) for path in (ROOT, Path.home()) if len(path.parts) > 2]
     found |= {word for word in [*here, os.uname().nodename] if len(word) > 4 and word in one.text}
-    urls = re.findall(r"\bhttps?://[^\s)\"'`>\]]+", one.text)
-    found |= {url for url in urls if not HOSTS.fullmatch(urlsplit(url).hostname or "")}
+    found |= {host for host in hosts(one.text) if not HOSTS.fullmatch(host)}
     assert not found
+
+
+def hosts(text: str) -> set[str]:
+    """Hosts of addresses, and bare names that end like hosts."""
+    urls = re.findall(r"\bhttps?://[^\s)\"'`>\]]+", text)
+    bare = re.findall(rf"(?<![\w.@/-])((?:[a-z0-9-]+\.)+(?:{_ENDS}))(?![\w.-])", text)
+    return {urlsplit(url).hostname or url for url in urls} | set(bare)
+
+
+def test_hosts_are_seen() -> None:
+    assert hosts("see https://a.b.example.org:8/x, or mirror.corp.internal") == {
+        "a.b.example.org",
+        "mirror.corp.internal",
+    }
+    assert not HOSTS.fullmatch("mirror.corp.internal")
+    assert _MACHINE.search("in /home/me/x")
+    assert not _MACHINE.search("staging/home/x")
