@@ -198,9 +198,7 @@ class Runner:
         context = self._context
         left: list[str] = []
         try:
-            for fault_id, plan in self._history.plans().items():
-                if _vanished(self._history, fault_id):
-                    continue
+            for plan in self._history.plans().values():
                 left += context.faults[plan.kind].differences(plan.undo, context.cluster)
         except Unreachable as error:
             left.append(f"could not be compared: {error.fact}")
@@ -254,7 +252,3 @@ def planned(fault_id: str, kind: str, plan: Plan) -> InjectionPlanned:
 def _undone(fault: str, outcome: str, before: Instant, after: Instant, detail: str) -> UndoDone:
     at = Bounds(earliest=before, latest=max(before, after))
     return UndoDone(fault=fault, outcome=outcome, at=at, detail=detail)
-
-
-def _vanished(history: History, fault_id: str) -> bool:
-    return any(e.fault == fault_id and e.outcome == "vanished" for e in history.all(UndoDone))

@@ -88,9 +88,9 @@ class MemoryLimit:
     def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
         """See ports.fault."""
         try:
-            cluster.patch(_ref(undo), _swap(undo, undo["before"], undo["after"]), dry_run=dry_run)
+            cluster.patch(_ref(undo), _swap(undo, undo["index"], undo["before"], undo["after"]), dry_run=dry_run)
         except Conflict:
-            if not dry_run and _limit_now(undo, cluster.get(_ref(undo))) == undo["after"]:
+            if not dry_run and _is_ours(undo, _limit_now(undo, cluster.get(_ref(undo)))):
                 return
             raise
 
@@ -101,19 +101,19 @@ class MemoryLimit:
                 body = cluster.get(_ref(undo))
             except NotFound:
                 return UndoOutcome("vanished", f"{_ref(undo)} no longer exists")
-            if body["metadata"]["uid"] != undo["uid"]:
-                return UndoOutcome("vanished", f"{_ref(undo)} is a new object of the same name")
             now = _limit_now(undo, body)
+            if body["metadata"]["uid"] != undo["uid"]:
+                return _replaced(undo, now)
             if now == undo["before"]:
                 return UndoOutcome("already", f"the memory limit was found back at {now}")
-            if now != undo["after"] and not force:
+            if not _is_ours(undo, now) and not force:
                 return UndoOutcome(
                     "refused",
                     f"the memory limit is {now}, which is neither what the drill wrote ({undo['after']}) nor what was "
                     f"there before ({undo['before']}): somebody else changed it; `drill recover --force` overwrites it",
                 )
             try:
-                cluster.patch(_ref(undo), _swap(undo, now, undo["before"]) if now is not None else _rebuild(undo, body))
+                cluster.patch(_ref(undo), _back(undo, body, now))
             except Conflict:
                 continue  # changed between the read and the write: look again
             return UndoOutcome("restored", f"memory limit {now} -> {undo['before']}")
@@ -143,7 +143,7 @@ class MemoryLimit:
         lowest: tuple[int, Bounds, int] | None = None
         for record, event in seen:
             for pod in event.pods:
-                if pod.uid in killed or pod.oom_killed_at is None or pod.memory_limit != spec.limit:
+                if pod.uid in killed or pod.oom_killed_at is None or not _same(pod.memory_limit, spec.limit):
                     continue
                 at = Bounds(earliest=pod.oom_killed_at, latest=pod.oom_killed_at + 1.0)
                 at = at.clipped(not_before=injected.earliest, not_after=record.at)
@@ -231,6 +231,38 @@ def _limit_now(undo: UndoRecord, body: Json) -> str | None:
     return None
 
 
+def _same(one: str | None, other: str) -> bool:
+    """Whether two spellings mean the same size: the API server stores 65536Ki as 64Mi, and 1024Mi as 1Gi."""
+    try:
+        return one is not None and parse_memory(one) == parse_memory(other)
+    except ValueError:
+        return one == other
+
+
+def _is_ours(undo: UndoRecord, now: str | None) -> bool:
+    return _same(now, undo["after"])
+
+
+def _replaced(undo: UndoRecord, now: str | None) -> UndoOutcome:
+    """Somebody made the object anew. One that carries our limit was copied from the broken one: it is still broken,
+    but no longer the object that we may write to."""
+    if _is_ours(undo, now):
+        return UndoOutcome(
+            "refused",
+            f"{_ref(undo)} is a new object of the same name, and carries the drill's limit of {now} where "
+            f"{undo['before']} was: put it back by hand",
+        )
+    return UndoOutcome("vanished", f"{_ref(undo)} is a new object of the same name")
+
+
+def _back(undo: UndoRecord, body: Json, now: str | None) -> list[Json]:
+    """The patch that restores what was there. Containers may have moved since, so their present order counts."""
+    if now is None:
+        return _rebuild(undo, body)
+    names = [container["name"] for container in body["spec"]["template"]["spec"]["containers"]]
+    return _swap(undo, names.index(undo["container"]), now, undo["before"])
+
+
 def _rebuild(undo: UndoRecord, body: Json) -> list[Json]:
     """Put the container's resources back whole, where its limit is gone altogether (only ever by force)."""
     names = [container["name"] for container in body["spec"]["template"]["spec"]["containers"]]
@@ -254,8 +286,8 @@ def _rebuild(undo: UndoRecord, body: Json) -> list[Json]:
     ]
 
 
-def _swap(undo: UndoRecord, now: str, then: str) -> list[Json]:
-    base = f"/spec/template/spec/containers/{undo['index']}"
+def _swap(undo: UndoRecord, index: int, now: str, then: str) -> list[Json]:
+    base = f"/spec/template/spec/containers/{int(index)}"
     return [
         {"op": "test", "path": "/metadata/uid", "value": undo["uid"]},
         {"op": "test", "path": f"{base}/name", "value": undo["container"]},

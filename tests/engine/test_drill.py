@@ -202,6 +202,25 @@ def test_leftovers_of_responders_are_found() -> None:
     assert any("replicas: 5 -> 10" in d for d in history.all(CleanChecked)[-1].differences)
 
 
+@pytest.mark.parametrize(("replicas", "clean"), [(5, True), (7, False)])
+def test_an_object_made_anew_is_clean_only_where_it_equals_the_snapshot(*, replicas: int, clean: bool) -> None:
+    drill = Drill()
+    drill.respond()
+
+    def anew(world: World) -> None:
+        body = world.deployment
+        world.cluster.drop(Ref("Deployment", NAMESPACE, "worker"))
+        del body["metadata"]["uid"]
+        body["spec"]["replicas"] = replicas
+        world.cluster.put(body)
+
+    drill.feed.when(fired(12.0), anew)
+    history = drill.run()
+    assert history.all(UndoDone)[-1].outcome == "vanished"
+    assert history.is_clean is clean
+    assert ("clean" in judge(drill.experiment, history).milestones) is clean
+
+
 def test_prometheus_restarting_makes_times_undecided() -> None:
     drill = Drill()
     drill.respond()

@@ -240,3 +240,41 @@ def test_kills_without_loss_are_no_effect() -> None:
     proof = FAULT.proof(spec(), [crowd, later], INJECTED)
     assert proof is not None
     assert proof.at.latest == 15.0
+
+
+@pytest.mark.parametrize(("written", "stored"), [("65536Ki", "64Mi"), ("0.0625Gi", "64Mi"), ("64.0Mi", "64Mi")])
+def test_a_limit_is_ours_however_the_server_spells_it(written: str, stored: str) -> None:
+    cluster = world()
+    undo = planned(cluster, limit=written)
+    FAULT.apply(undo, cluster)
+    set_limit(cluster, stored)
+    killed = seen(13, OLD, pod("a", limit=stored, killed=11.0), pod("b", limit=stored, killed=12.0))
+    assert FAULT.proof(spec(limit=written), [killed], INJECTED) is not None
+    assert FAULT.undo(undo, cluster).outcome == "restored"
+    assert limits(cluster) == ["20Mi", "128Mi"]
+
+
+def test_a_container_that_moved_since_is_still_put_back() -> None:
+    cluster = world()
+    undo = planned(cluster)
+    FAULT.apply(undo, cluster)
+    body = cluster.get(REF)
+    body["spec"]["template"]["spec"]["containers"].insert(0, {"name": "agent", "image": "agent:1"})
+    cluster.put(body)
+    assert FAULT.undo(undo, cluster).outcome == "restored"
+    containers = cluster.get(REF)["spec"]["template"]["spec"]["containers"]
+    assert [c.get("resources", {}).get("limits", {}).get("memory") for c in containers] == [None, "20Mi", "128Mi"]
+
+
+def test_a_copy_of_the_broken_object_is_not_taken_for_undone() -> None:
+    cluster = world()
+    undo = planned(cluster)
+    FAULT.apply(undo, cluster)
+    copy = cluster.get(REF)
+    cluster.drop(REF)
+    copy["metadata"].pop("uid")
+    cluster.put(copy)
+    outcome = FAULT.undo(undo, cluster)
+    assert outcome.outcome == "refused"
+    assert "new object" in outcome.detail
+    assert limits(cluster) == ["20Mi", "64Mi"]
