@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from harness.adapters.system_clock import SystemClock
 from harness.core.event import AlertTransition, EffectProved, PodsSeen, ResponderActed, UndoDone
 from harness.ports.metrics import Matcher
 from harness.wiring.settings import Settings, connect, peers_of
-from tests.e2e.conftest import NAMESPACE, Product
+from tests.e2e.conftest import NAMESPACE, ROOT, Product
 
 pytestmark = pytest.mark.cluster
 
@@ -128,6 +130,25 @@ def test_a_signal_undoes_and_a_second_run_is_refused_meanwhile(product: Product,
     assert product.leftovers() == ""
 
 
+def variant(folder: Path, old: str, new: str) -> str:
+    """The shipped experiment with one thing changed, as a file of the same name."""
+    text = (ROOT / "experiments" / "oom-workers.yaml").read_text(encoding="utf-8")
+    assert old in text
+    folder.mkdir()
+    path = folder / "oom-workers.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return str(path)
+
+
+def test_an_abort_condition_undoes(product: Product, tmp_path: Path) -> None:
+    before = product.deployment()
+    done = product.drill("run", variant(tmp_path / "abort", "above: 20000", "above: 30"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "abort condition" in done.stdout
+    assert product.deployment() == before
+    assert product.leftovers() == ""
+
+
 def test_people_respond_by_silence_commands_and_kubectl(product: Product) -> None:
     process = product.start("run", "oom-workers", "--responder", "human")
 
@@ -135,14 +156,14 @@ def test_people_respond_by_silence_commands_and_kubectl(product: Product) -> Non
         return any(isinstance(e, AlertTransition) and e.to == "firing" for e in product.events())
 
     product.until(fired, process)
-    silence(product, "alice")
-    for words in (("assess", "P1"), ("join", "l2"), ("join", "engineering"), ("notify", "We are on it.")):
-        sent = product.drill(*words)
-        assert sent.returncode == 0, sent.stdout + sent.stderr
-    product.kubectl(
-        "-n", NAMESPACE, "set", "resources", "deployment/worker", "--containers=worker", "--limits=memory=128Mi"
-    )
-    assert process.wait(timeout=200) == 0, product.output(process)
+    with silenced(product, "alice"):
+        for words in (("assess", "P1"), ("join", "l2"), ("join", "engineering"), ("notify", "We are on it.")):
+            sent = product.drill(*words)
+            assert sent.returncode == 0, sent.stdout + sent.stderr
+        product.kubectl(
+            "-n", NAMESPACE, "set", "resources", "deployment/worker", "--containers=worker", "--limits=memory=128Mi"
+        )
+        assert process.wait(timeout=200) == 0, product.output(process)
     acts = [event for event in product.events() if isinstance(event, ResponderActed)]
     acknowledged = next(act for act in acts if act.action == "acknowledged")
     assert (acknowledged.actor, acknowledged.verified, acknowledged.actor_kind) == ("alice", "claimed", "human")
@@ -152,38 +173,40 @@ def test_people_respond_by_silence_commands_and_kubectl(product: Product) -> Non
     assert undone.outcome == "already"
 
 
-def silence(product: Product, author: str) -> None:
-    """What a person clicks in Alertmanager."""
+@contextmanager
+def silenced(product: Product, author: str) -> Iterator[None]:
+    """What a person clicks in Alertmanager, and takes back afterwards: a silence would rightly block the next drill."""
     clock = SystemClock()
     settings = Settings()
     cluster = connect(settings, product.access, clock)
+    peers = peers_of(settings, cluster, clock)
     try:
         matchers = [Matcher("alertname", "HighQueueDepth")]
-        peers = peers_of(settings, cluster, clock)
-        peers.notifier.silence(matchers, author=author, comment="mine", seconds=60)
-        peers.close()
+        silence = peers.notifier.silence(matchers, author=author, comment="mine", seconds=600)
+        yield
+        peers.notifier.expire(silence)
     finally:
+        peers.close()
         cluster.close()
 
 
 def test_bad_input_is_refused_and_changes_nothing(product: Product, tmp_path: Path) -> None:
     before = product.deployment()
-    experiment = (Path(__file__).resolve().parents[2] / "experiments" / "oom-workers.yaml").read_text()
-
-    def variant(name: str, old: str, new: str) -> str:
-        assert old in experiment
-        path = tmp_path / name / "oom-workers.yaml"
-        path.parent.mkdir()
-        path.write_text(experiment.replace(old, new))
-        return str(path)
-
     cases = [
         (("run", "oom-worker", "--no-setup"), 64, "oom-workers"),
-        (("run", variant("field", "narrative:", "narative:"), "--no-setup"), 64, "narative"),
-        (("run", variant("unit", "limit: 64Mi", "limit: 64"), "--no-setup"), 64, "unit"),
-        (("run", variant("rule", "HighQueueDepth", "NoSuchAlert"), "--no-setup"), 3, "NoSuchAlert"),
-        (("run", variant("missing", "namespace: nova-staging", "namespace: nowhere"), "--no-setup"), 64, "nowhere"),
-        (("run", variant("optout", "namespace: nova-staging", "namespace: default"), "--no-setup"), 3, "opted in"),
+        (("run", variant(tmp_path / "field", "narrative:", "narative:"), "--no-setup"), 64, "narative"),
+        (("run", variant(tmp_path / "unit", "limit: 64Mi", "limit: 64"), "--no-setup"), 64, "unit"),
+        (("run", variant(tmp_path / "rule", "HighQueueDepth", "NoSuchAlert"), "--no-setup"), 3, "NoSuchAlert"),
+        (
+            ("run", variant(tmp_path / "missing", "namespace: nova-staging", "namespace: nowhere"), "--no-setup"),
+            64,
+            "nowhere",
+        ),
+        (
+            ("run", variant(tmp_path / "optout", "namespace: nova-staging", "namespace: default"), "--no-setup"),
+            3,
+            "opted in",
+        ),
         (("run", "oom-workers", "--no-setup", "--prometheus", "service:monitoring/gone:9090"), 3, "gone"),
     ]
     for arguments, code, words in cases:
@@ -192,5 +215,13 @@ def test_bad_input_is_refused_and_changes_nothing(product: Product, tmp_path: Pa
         assert (done.returncode, words in said) == (code, True), (arguments, said)
         assert "expected:" in said
         assert "remedy:" in said
+    marker = ("configmap", "drills-allowed")
+    product.kubectl("-n", "drill-system", "delete", *marker)
+    try:
+        unmarked = product.drill("run", "oom-workers", "--no-setup")
+    finally:
+        product.kubectl("-n", "drill-system", "create", *marker, "--from-literal=environment=staging")
+    assert unmarked.returncode == 3
+    assert "no mark that drills are allowed" in unmarked.stdout + unmarked.stderr
     assert product.deployment() == before
     assert product.leftovers() == ""
