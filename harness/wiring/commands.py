@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
@@ -147,12 +148,18 @@ def status(settings: Settings) -> StatusReport:
         try:
             for namespace in _namespaces(settings, cluster):
                 records = undo_records.load(cluster, namespace)
-                held = _lock_holder(cluster, namespace)
+                held, silent = _lock_holder(cluster, namespace)
                 clean = not records
                 what = "clean" if clean else "; ".join(f"{r.fault} of run {r.run_id} is not undone" for r in records)
-                lines.append(f"namespace {namespace}: {what}" + (f" (a run holds the lock: {held})" if held else ""))
-                data.setdefault("namespaces", {})[namespace] = {"clean": clean, "lock": held}
-                if not clean and not held:
+                alive = bool(held) and not silent
+                how = (
+                    f"a run that was not heard of for {silent:.0f} s holds the lock"
+                    if silent
+                    else "a run holds the lock"
+                )
+                lines.append(f"namespace {namespace}: {what}" + (f" ({how}: {held})" if held else ""))
+                data.setdefault("namespaces", {})[namespace] = {"clean": clean, "lock": held, "lock_alive": alive}
+                if not clean and not alive:
                     lines.append("          run `drill recover` to undo it")
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
         finally:
@@ -208,14 +215,24 @@ def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
     return sorted(found)
 
 
-def _lock_holder(cluster: Cluster, namespace: str) -> str:
-    from harness.engine.lease import NAME
+def _lock_holder(cluster: Cluster, namespace: str) -> tuple[str, float]:
+    """Who holds the lock, "" for nobody; and for how many seconds it was not renewed, 0 while it is in force.
+
+    A look only, so the stamp of another machine is believed here: whoever takes the lock watches it instead.
+    """
+    from harness.core.clock import parse_utc
+    from harness.engine.lease import DURATION, NAME
 
     try:
         spec = cluster.get(Ref("Lease", namespace, NAME)).get("spec", {})
     except DrillError:
-        return ""
-    return str(spec.get("holderIdentity") or "")
+        return "", 0.0
+    try:
+        silent = time.time() - parse_utc(str(spec.get("renewTime")))
+    except ValueError:
+        silent = 0.0
+    lapses = float(spec.get("leaseDurationSeconds") or DURATION)
+    return str(spec.get("holderIdentity") or ""), silent if silent > lapses else 0.0
 
 
 def _headline(run: Path) -> str:

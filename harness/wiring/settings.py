@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.clock import Clock
@@ -160,6 +162,29 @@ def set_up(settings: Settings, profile: str, *, setup: bool, progress: Progress,
         from harness.clusters import roles, staging
 
         with phases.time("staging system"):
+            _outwait_dead_lock(settings, access, staging.NAMESPACE, progress)
             staging.deploy(provider, access, profile, progress)  # type: ignore[arg-type]
             roles.install(access, progress)  # into the namespaces that the line before makes
     return access
+
+
+def _outwait_dead_lock(settings: Settings, access: Access, namespace: str, progress: Progress) -> None:
+    """Take away the lock of a run that died, after having watched that nobody renews it; raises Refused where a run
+    lives. What that run left is undone by the preflight, but the set-up comes first and respects any lock."""
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine.lease import NAME, Lease
+    from harness.ports.cluster import NotFound, Ref
+
+    clock = SystemClock()
+    cluster = connect(settings, access, clock)
+    try:
+        try:
+            cluster.get(Ref("Lease", namespace, NAME))
+        except NotFound:
+            return
+        with progress.step("Waiting out the lock of an earlier run", expect_seconds=16):
+            lock = Lease(cluster, clock, namespace, f"set-up by {os.getpid()} on {os.uname().nodename}")
+            lock.acquire(lambda seconds: not Flag().wait(seconds), progress.say)
+            lock.release()
+    finally:
+        cluster.close()

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from harness.clusters import roles, staging
-from harness.clusters.provider import Access
+from harness.clusters.provider import Access, ClusterStatus
+from harness.core.errors import ExitCode, Refused
+from harness.engine import undo_records
+from harness.ports.cluster import Json, NotFound, Ref
 from harness.ports.progress import Silent
-from harness.wiring import settings
+from harness.wiring import commands, settings
+from tests.fakes.cluster import FakeCluster
 
 ROOT = Path(__file__).parents[2]
+
+
+class Closable(FakeCluster):
+    """What `connect` gives."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 class Fresh:
@@ -34,6 +50,79 @@ def test_roles_are_installed_after_the_namespaces_that_they_lie_in(monkeypatch: 
         assert needed <= there
 
     monkeypatch.setattr(settings, "choose", lambda _: Fresh())
+    monkeypatch.setattr(settings, "connect", lambda *_: Closable(now=time.time))
     monkeypatch.setattr(staging, "deploy", deploy)
     monkeypatch.setattr(roles, "install", install)
     settings.set_up(settings.Settings(), "smoke", setup=True, progress=Silent(), phases=settings.Phases())
+
+
+LOCK = Ref("Lease", staging.NAMESPACE, "drill")
+
+
+def locked(renewed: datetime, seconds: int = 15) -> Closable:
+    """A cluster in which a run holds the lock."""
+    cluster = Closable(now=time.time)
+    label = {"drill.internal/opt-in": "true"}
+    cluster.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": staging.NAMESPACE, "labels": label}})
+    cluster.put({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": LOCK.name, "namespace": LOCK.namespace},
+        "spec": {
+            "holderIdentity": "run-1 on there",
+            "leaseDurationSeconds": seconds,
+            "renewTime": renewed.isoformat().replace("+00:00", "Z"),
+        },
+    })  # fmt: skip
+    return cluster
+
+
+def set_up_on(cluster: Closable, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Set up on `cluster`; what was done to it, in order."""
+    done: list[str] = []
+    monkeypatch.setattr(settings, "choose", lambda _: Fresh())
+    monkeypatch.setattr(settings, "connect", lambda *_: cluster)
+    monkeypatch.setattr(staging, "deploy", lambda *_: done.append("deploy"))
+    monkeypatch.setattr(roles, "install", lambda *_: done.append("roles"))
+    settings.set_up(settings.Settings(), "smoke", setup=True, progress=Silent(), phases=settings.Phases())
+    return done
+
+
+def test_the_lock_of_a_dead_run_does_not_stop_the_next_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = locked(datetime.now(UTC), seconds=1)
+    assert set_up_on(cluster, monkeypatch) == ["deploy", "roles"]
+    with pytest.raises(NotFound):
+        cluster.get(LOCK)
+
+
+def test_the_lock_of_a_living_run_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Renewed(Closable):
+        beats: Iterator[int] = count()
+
+        def get(self, ref: Ref) -> Json:
+            body: dict[str, Any] = super().get(ref)
+            if ref == LOCK:
+                body["spec"]["renewTime"] = f"2026-01-01T00:00:{next(self.beats):02}Z"
+            return body
+
+    alive = locked(datetime.now(UTC), seconds=1)
+    alive.__class__ = Renewed
+    with pytest.raises(Refused) as refused:
+        set_up_on(alive, monkeypatch)
+    assert refused.value.slug == "run-in-progress"
+    assert alive.get(LOCK)["spec"]["holderIdentity"] == "run-1 on there"
+
+
+@pytest.mark.parametrize(("age", "code"), [(2.0, ExitCode.MET), (90.0, ExitCode.ROLLBACK_INCOMPLETE)])
+def test_status_tells_a_dead_run_from_a_living_one(
+    age: float, code: ExitCode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cluster = locked(datetime.now(UTC) - timedelta(seconds=age))
+    undo_records.store(cluster, staging.NAMESPACE, "run-1", "memory", "memory-limit", {}, 0)
+    access = Fresh().up(Silent())
+    up = ClusterStatus("local", "fresh", "up", "", access)
+    monkeypatch.setattr(commands, "choose", lambda _: type("P", (), {"status": lambda _: up})())
+    monkeypatch.setattr(commands, "connect", lambda *_: cluster)
+    report = commands.status(settings.Settings(runs=tmp_path))
+    assert report.exit_code is code
+    assert any("drill recover" in line for line in report.lines) is (code is not ExitCode.MET)
