@@ -7,7 +7,8 @@ clock. A source that fails is told once as lost and once as back, and never read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
@@ -36,7 +37,7 @@ from harness.core.pods import pod_state
 from harness.core.verdict import guard_signal
 from harness.ports.cluster import Cluster, WatchEvent
 from harness.ports.fault import PodSelector
-from harness.ports.metrics import Metrics, Notifier, Pager, Rule, Series, Silence
+from harness.ports.metrics import Matcher, Metrics, Notifier, NotifierAlert, Pager, Rule, Series, Silence
 
 Emit = Callable[[Event], None]
 CURVE = "curve"
@@ -196,11 +197,10 @@ class NotifierRound:
                         )
                     )
             if held:
-                labels = [dict(alert.labels) for alert in held]
                 found += [
                     self._acknowledged(silence)
                     for silence in self.notifier.silences()
-                    if silence.id not in self._acks and any(covers(silence, one) for one in labels)
+                    if silence.id not in self._acks and any(acknowledges(silence, one) for one in held)
                 ]
         return found, now + 1.0
 
@@ -254,24 +254,51 @@ class PagerRound:
         return found, now + 1.0
 
 
-def covers(silence: Silence, labels: dict[str, str]) -> bool:
+def covers(silence: Silence, labels: Mapping[str, str]) -> bool:
     """Whether a silence mutes an alert with these labels (matchers as in Alertmanager: anchored regular expressions).
 
-    A silence without a matcher on alertname covers everything and acknowledges nothing in particular.
+    An expression that is not plain is not tried and taken for a hit: whoever wants to start a drill is better told
+    of a silence too many.
     """
-    import re
+    return silence.state != "expired" and all(
+        (_hits(matcher, labels.get(matcher.name, "")) is not False) for matcher in silence.matchers
+    )
 
-    if silence.state == "expired" or not any(m.name == "alertname" for m in silence.matchers):
+
+def acknowledges(silence: Silence, alert: NotifierAlert) -> bool:
+    """Whether a silence is somebody's answer to this alert: Alertmanager or we find that it mutes it, and its matcher
+    on alertname is about this alert in particular. One that mutes any alert is maintenance."""
+    name = alert.labels.get("alertname", "")
+    named = any(
+        m.name == "alertname" and m.is_equal and _hits(m, name) and not _hits(m, _ANY_OTHER) for m in silence.matchers
+    )
+    if not named or silence.state == "expired":
         return False
-    for matcher in silence.matchers:
-        value = labels.get(matcher.name, "")
-        try:
-            hit = bool(re.fullmatch(matcher.value, value)) if matcher.is_regex else value == matcher.value
-        except re.error:
-            return False
-        if hit != matcher.is_equal:
-            return False
-    return True
+    return silence.id in alert.silenced_by or all(_hits(m, alert.labels.get(m.name, "")) for m in silence.matchers)
+
+
+_ANY_OTHER = "AnyOtherAlert\0"
+_LONGEST_PATTERN = 200
+_MOST_REPEATS = 3
+
+
+def _hits(matcher: Matcher, value: str) -> bool | None:
+    """Whether a matcher agrees with a label's value; None where its expression is not tried.
+
+    Alertmanager's expressions need no backtracking, Python's do: `((.*)*)*!` would hold this process, and its undo,
+    for ever. So only few repeats are tried, and none of a group.
+    """
+    if not matcher.is_regex:
+        return (value == matcher.value) == matcher.is_equal
+    pattern = matcher.value
+    if len(pattern) > _LONGEST_PATTERN or len(re.findall(r"[*+?{]", pattern)) > _MOST_REPEATS:
+        return None
+    if re.search(r"\)[*+?{]", pattern):
+        return None
+    try:
+        return bool(re.fullmatch(pattern, value)) == matcher.is_equal
+    except (re.error, RecursionError, OverflowError):
+        return None
 
 
 class PodsTracker:
