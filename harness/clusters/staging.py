@@ -101,7 +101,7 @@ def undeploy(access: Access, progress: Progress) -> None:
     """Remove the staging system with all it kept. Raises Refused where the namespaces are not ours or in use."""
     kubectl = _Kubectl(access)
     _guard(kubectl)
-    with progress.step("staging system goes", expect_seconds=15):
+    with progress.step("staging system goes", expect_seconds=50):
         kubectl.must("delete", "namespace", NAMESPACE, MONITORING, "--ignore-not-found", timeout=120)
 
 
