@@ -32,6 +32,7 @@ REPOSITORY = "drill.internal/nova-staging"
 SUITE = "bookworm"
 USER = "10001:10001"
 WORKDIR = "/opt/nova"
+ENTRYPOINT = ("/usr/bin/python3",)
 ENV = {"PYTHONPATH": "/opt/nova", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 BASE_SECONDS = 35.0
 """What a cold base layer takes on two cores with a near mirror."""
@@ -82,7 +83,7 @@ def build(repository: Path, progress: Progress) -> Image:
                 image.archive,
                 image.ref,
                 layers=[base, layer],
-                entrypoint=["/usr/bin/python3"],
+                entrypoint=list(ENTRYPOINT),
                 env=ENV,
                 user=USER,
                 workdir=WORKDIR,

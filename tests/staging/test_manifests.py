@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.clusters import rootfs
+from harness.clusters.provider import Access
 from harness.clusters.rootfs import cache_dir, promtool, read_list, sources_layer
 from harness.clusters.staging import conflicts
 from harness.core.errors import BadInput
@@ -123,6 +126,39 @@ def test_profiles_differ_in_timing_only(name: str) -> None:
     assert without_timing("smoke") == without_timing("gameday")
 
 
+def prometheus(profile: str) -> Doc:
+    path = MANIFESTS / "overlays" / profile / "prometheus.yaml"
+    config: Doc = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_prometheus_finds_the_pods_of_the_api_by_a_service_without_an_address(profile: str) -> None:
+    (job,) = [job for job in prometheus(profile)["scrape_configs"] if job["job_name"] == "api"]
+    assert "static_configs" not in job
+    (found,) = job["dns_sd_configs"]
+    (service,) = [d["spec"] for d in documents() if d["kind"] == "Service" and d["metadata"]["name"] == "api-pods"]
+    assert found["names"] == ["api-pods.nova-staging.svc.cluster.local."]  # absolute: the dot ends it
+    assert found["type"] == "A"
+    assert service["clusterIP"] == "None"
+    assert service["publishNotReadyAddresses"] is True
+    template = by_name("api")["spec"]["template"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    (port,) = template["spec"]["containers"][0]["ports"]
+    assert (port["name"], port["containerPort"]) == (service["ports"][0]["targetPort"], found["port"])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_replaced_api_pod_answers_until_prometheus_has_scraped_its_successor(profile: str) -> None:
+    config = prometheus(profile)
+    refresh = seconds(config["scrape_configs"][0]["dns_sd_configs"][0]["refresh_interval"])
+    name_cache, gathering = 5, 2 * 5  # CoreDNS; Prometheus' discovery manager and then its scrape manager
+    spec = by_name("api")["spec"]["template"]["spec"]
+    sleep = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep >= name_cache + refresh + gathering + seconds(config["global"]["scrape_interval"])
+    assert spec["terminationGracePeriodSeconds"] >= sleep + 5
+
+
 def rules(profile: str) -> list[Doc]:
     path = MANIFESTS / "overlays" / profile / "queue.rules.yaml"
     groups = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
@@ -150,11 +186,11 @@ def test_the_runbook_looks_before_it_scales() -> None:
     assert f"--limits=memory={container['resources']['limits']['memory']}" in commands
 
 
+@pytest.mark.cluster  # for its kubectl, the one that renders the manifests when they are deployed
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_rendered_profile_refers_to_its_own_configuration(profile: str) -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        unavailable("kubectl is not installed")
+def test_the_rendered_profile_refers_to_its_own_configuration(profile: str, local_access: Access) -> None:
+    kubectl = local_access.kubectl
+    assert kubectl is not None
     done = subprocess.run(
         [str(kubectl), "kustomize", str(MANIFESTS / "overlays" / profile)], capture_output=True, text=True, check=False
     )
@@ -213,8 +249,7 @@ def test_the_prometheus_of_the_image_accepts_its_configuration(profile: str) -> 
 def test_the_alert_fires_above_fifty_after_its_time_and_resolves(profile: str, tmp_path: Path) -> None:
     (rule,) = rules(profile)
     folder = MANIFESTS / "overlays" / profile
-    prometheus = yaml.safe_load((folder / "prometheus.yaml").read_text(encoding="utf-8"))
-    interval = seconds(prometheus["global"]["evaluation_interval"])
+    interval = seconds(prometheus(profile)["global"]["evaluation_interval"])
     wait = seconds(rule["for"])
     high, rounds = 10, wait // interval + 10
     fires, over = high * interval + wait, (high + rounds) * interval
@@ -249,6 +284,14 @@ def test_the_alert_fires_above_fifty_after_its_time_and_resolves(profile: str, t
                 "input_series": [{"series": 'nova_queue_depth{job="api"}', "values": f"50x{4 * rounds}"}],
                 "alert_rule_test": [at(3 * rounds * interval, [])],
             },
+            {  # An API pod is replaced while the alert fires: it stays the same alert, with the same labels.
+                "interval": f"{interval}s",
+                "input_series": [
+                    {"series": 'nova_queue_depth{instance="a"}', "values": f"51x{rounds} stale"},
+                    {"series": 'nova_queue_depth{instance="b"}', "values": f"_x{rounds - 1} 51x{rounds}"},
+                ],
+                "alert_rule_test": [at((rounds + step) * interval, [expected]) for step in range(-2, 4)],
+            },
         ],
     }
     path = tmp_path / "test.yaml"
@@ -278,6 +321,34 @@ def test_both_recipes_read_one_list_of_packages() -> None:
     dockerfile = (ROOT / "staging" / "image" / "Dockerfile").read_text(encoding="utf-8")
     assert "COPY staging/image/packages.txt" in dockerfile
     assert not any(name in dockerfile for name in packages if name != "python3")
+
+
+def test_both_recipes_make_images_that_start_alike() -> None:
+    text = (ROOT / "staging" / "image" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    told: dict[str, list[str]] = {}
+    for word, rest in lines:
+        told.setdefault(word, []).append(rest)
+    assert told["FROM"] == [f"debian:{rootfs.SUITE}-slim"]
+    assert told["WORKDIR"] == [rootfs.WORKDIR]
+    assert told["USER"] == [rootfs.USER]
+    assert [json.loads(rest) for rest in told["ENTRYPOINT"]] == [list(rootfs.ENTRYPOINT)]
+    assert dict(pair.split("=", 1) for rest in told["ENV"] for pair in rest.split()) == rootfs.ENV
+    assert f"staging/*.py {rootfs.WORKDIR}/staging/" in told["COPY"]
+    (run,) = told["RUN"]
+    compiled = re.search(r"python3 (-m compileall [^&]+?) *&&", rootfs._HOOK)
+    assert compiled is not None
+    assert compiled[1] in run
+    with tarfile.open(fileobj=io.BytesIO(sources_layer(ROOT))) as archive:
+        for name in ("etc/passwd", "etc/group"):
+            member = archive.extractfile(name)
+            assert member is not None
+            (ours,) = [line for line in member.read().decode().splitlines() if line.startswith("nova:")]
+            assert f"echo '{ours}' >> /{name}" in run
+    ignored = (ROOT / "staging" / "image" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    assert sent == {rest.split()[0] for rest in told["COPY"]}
 
 
 @pytest.mark.parametrize(
