@@ -25,6 +25,7 @@ drill: runtime ## Run the drill EXP, set-up included
 	exec $(VENV)/drill run $(ARGS) -- "$$EXP"
 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
+	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster"
 	$(VENV)/python -m pytest -m cluster
 

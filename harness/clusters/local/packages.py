@@ -21,6 +21,7 @@ _PROGRAMS = {
     "nsenter": "util-linux",
     "umount": "mount",
     "openssl": "openssl",
+    "mmdebstrap": "mmdebstrap",
 }
 _CNI_PLACES = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 _CNI_PLUGINS = ("ptp", "host-local", "portmap")
@@ -32,6 +33,7 @@ _WHY = {
     "util-linux": "enters it",
     "mount": "takes mounts away again",
     "openssl": "makes the certificates",
+    "mmdebstrap": "makes the image of the staging system",
     "containernetworking-plugins": "connects the pods",
 }
 
