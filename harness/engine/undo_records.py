@@ -7,6 +7,7 @@ with the snapshot came out clean. It is plain data: run id, fault id, kind, the 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.ports.cluster import AlreadyExists, Cluster, Json, NotFound, Outcom
 LABEL = "drill.internal/undo"
 RUN_LABEL = "drill.internal/run"
 SCHEMA = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def load(cluster: Cluster, namespace: str) -> list[UndoRecord]:
                 ref=ref,
                 uid=meta["uid"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            _check(record, namespace)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RollbackIncomplete(
                 "undo-record-unreadable",
                 f"{ref} is labelled as an undo record but cannot be read: {error!r}",
@@ -84,6 +87,16 @@ def load(cluster: Cluster, namespace: str) -> list[UndoRecord]:
             ) from error
         found.append((meta.get("creationTimestamp", ""), record.order, record))
     return [record for _, _, record in sorted(found, key=lambda item: item[:2], reverse=True)]
+
+
+def _check(record: UndoRecord, namespace: str) -> None:
+    """Who may write a ConfigMap here can forge a record: it must not lead to another namespace, nor out of the folder
+    of runs. Raises ValueError."""
+    for name in (record.run_id, record.fault, record.kind):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name")
+    if record.undo.get("namespace", namespace) != namespace:
+        raise ValueError(f"it is about namespace {record.undo['namespace']!r}")
 
 
 def discard(cluster: Cluster, record: UndoRecord) -> None:
