@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -331,8 +331,12 @@ class Experiment(Frozen, Generic[F_co]):
 
     def digest(self) -> str:
         """SHA-256 over the canonical form: thresholds cannot be moved afterwards without changing it."""
-        canonical = json.dumps(self.as_data(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self.as_data())
+
+
+def digest_of(data: Mapping[str, Any]) -> str:
+    """The digest of an experiment that is already data, as a journal holds it."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _tuned(condition: Condition, tuning: ConditionTuning) -> Condition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.core.errors import BadInput, ExitCode
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import AnyExperiment, digest_of
 from harness.core.history import History
 from harness.wiring.settings import RunOutcome
 
@@ -42,6 +42,14 @@ def read_run(path: Path) -> tuple[AnyExperiment, History]:
         )
     history = History(FileJournal(path).read())
     start = history.start
+    if digest_of(start.experiment) != start.digest:
+        raise BadInput(
+            "thresholds-moved",
+            f"the experiment in the journal of {start.run_id} is not the one that was hashed when the run started",
+            expected=f"an experiment with the digest {start.digest[:12]}",
+            remedy="restore the journal from a copy; targets are not moved after a run",
+            where=str(path / "journal.jsonl"),
+        )
     experiment = loading.parse(start.experiment)
     return experiment.tuned(start.profile), history  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from harness.core.clock import Instant
-from harness.core.errors import BadInput, DrillError, Refused, Unreachable
+from harness.core.errors import BadInput, DrillError, Internal, Refused, Unreachable
 from harness.core.event import Event, InjectStarted, PhaseTimed, Record, ResponderActed, RunEnded, RunStarted, StopAsked
 from harness.core.experiment import AnyExperiment, ProfileName
 from harness.core.history import History
@@ -114,7 +114,8 @@ class _Session:
             failure = error
             if recorder.history.ended is None:
                 begun = recorder.history.all(InjectStarted)
-                recorder.add(RunEnded(reason="error" if begun else "refused", detail=error.fact))
+                with contextlib.suppress(Internal):  # a journal that is broken must not hide what broke it
+                    recorder.add(RunEnded(reason="error" if begun else "refused", detail=error.fact))
         except KeyboardInterrupt:
             if recorder.history.ended is None:
                 recorder.add(RunEnded(reason="stopped", detail="stopped during the preflight; nothing was injected"))
@@ -122,12 +123,13 @@ class _Session:
             self._stop.set()
             peers.close()
             cluster.close()
+        if failure is not None:
+            with contextlib.suppress(DrillError, OSError):  # what happened is told either way
+                judge_run(folder, phases=self._phases.seconds)
+            raise failure
         with self._phases.time("report"):
             outcome = judge_run(folder, phases=self._phases.seconds)
-            if failure is None:
-                point_latest(self._settings.runs, folder)
-        if failure is not None:
-            raise failure
+            point_latest(self._settings.runs, folder)
         return outcome
 
     def _drill(
@@ -356,7 +358,7 @@ def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
         del frame
         put(StopAsked(by=signal.Signals(number).name))
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, ask) for number in _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -366,17 +368,23 @@ def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Outside the injected part SIGTERM is like Ctrl-C: nothing is broken yet, so stop where we are."""
+    """Outside the injected part SIGTERM and SIGHUP are like Ctrl-C: nothing is broken yet, so stop where we are."""
 
     def interrupt(number: int, frame: object) -> None:
         del frame
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in _heeded(signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heeded(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Without those that whoever started us wants ignored: nohup must outlive its terminal."""
+    return [n for n in numbers if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 def _sweep_inbox(cluster: Cluster, namespace: str, history: History) -> None:
