@@ -43,6 +43,9 @@ Emit = Callable[[Event], None]
 CURVE = "curve"
 _SCRAPE_SETTLES = 0.2
 """Seconds after which a scrape of an instant has surely been stored: sampling closer to now would alias."""
+AGE = "time() - max(timestamp(up))"
+"""How long ago Prometheus scraped anything. Where it stood still it repeats its newest samples for minutes, and a
+value that is repeated is not data. What one target withholds, Prometheus itself marks as stale."""
 
 
 class Round(Protocol):
@@ -128,10 +131,13 @@ class PrometheusRound:
         if newest <= self._sampled_to:
             return []
         start = self._sampled_to + step
+        oldest = 2 * self.scrape_interval + 0.5  # one scrape may be late
+        ages = {at: age for one in self.metrics.grid(AGE, start, newest, step) for at, age in one.samples}
         found: list[Event] = []
         for name, query in signals(self.experiment).items():
             series = self.metrics.grid(query, start, newest, step)
             values = dict(series[0].samples) if len(series) == 1 else {}
+            values = {at: value for at, value in values.items() if ages.get(at, oldest + 1.0) <= oldest}
             count = round((newest - start) / step) + 1
             grid = [start + i * step for i in range(count)]
             samples = tuple((self._middle(at), _finite(values.get(at))) for at in grid)

@@ -16,7 +16,7 @@ from harness.core.clock import Bounds, Instant, utc
 from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.quantity import parse_memory
-from harness.engine.observe import InboxTracker, PodsTracker, Round
+from harness.engine.observe import AGE, InboxTracker, PodsTracker, Round
 from harness.ports.cluster import Json, Ref, WatchEvent
 from harness.ports.fault import PodSelector
 from harness.ports.metrics import (
@@ -140,6 +140,8 @@ class World:
     """Whether pods under too low a limit are killed at all."""
     depth: float = 3.0
     metrics_down: bool = False
+    metrics_frozen: bool = False
+    """Prometheus stands still: it neither scrapes nor evaluates, and answers with what it had."""
 
     def __post_init__(self) -> None:
         self.cluster = Mortal(self.clock.now)
@@ -179,6 +181,8 @@ class World:
         self._reconcile(now)
         ready = sum(pod.is_ready(now) for pod in self._pods.values())
         self.depth = max(2.0, self.depth + (self.arrivals - ready * self.rate) * STEP)
+        if self.metrics_frozen:
+            return
         if _crossed(before, now, self.scrape_phase):
             self.scraped.append((_slot(now, self.scrape_phase), math.floor(self.depth)))
         if _crossed(before, now, self.evaluation_phase):
@@ -360,6 +364,8 @@ class FakeMetrics:
                 value = (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
             elif query.startswith("budget"):
                 value = 0.5
+            elif query == AGE:
+                value = at - known[-1][0]
             else:
                 value = known[-1][1]
             points.append((at, value))
