@@ -53,7 +53,7 @@ class FileJournal:
                 "journal-missing",
                 f"the journal cannot be read: {error.strerror}",
                 expected=f"a run's folder with {NAME} in it",
-                remedy="name the folder of a run; see `drill history`",
+                remedy="name the folder of a run; runs/ holds them all",
                 where=str(self.path),
             ) from error
         *whole, tail = data.split(b"\n")
@@ -85,7 +85,7 @@ class FileJournal:
                 "journal-corrupt",
                 f"the line is not an event: {reason}",
                 expected="one event on each line, as this harness wrote it",
-                remedy="restore the journal from the cluster or a copy; a run with lost events cannot be judged",
+                remedy="restore the journal from a copy; a run with lost events cannot be judged",
                 where=f"{self.path}:{number}",
             ) from error
 

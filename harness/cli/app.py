@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 CODES = (
     "Exit codes: 0 met, 1 missed, 2 undecided, 3 refused, 4 rollback incomplete, 64 bad input, 70 internal error, "
-    "130 interrupted before anything was injected."
+    "130 interrupted before the run began."
 )
 PROFILES = click.Choice(["smoke", "gameday"])
 RESPONDERS = click.Choice(["autopilot", "human"])
@@ -58,7 +59,8 @@ def _where(command: C) -> C:
     options = (
         click.option(
             "--cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto", show_default=True, show_envvar=True,
-            help="Where to drill; auto: a named context, else kind where Docker answers, else a local Kubernetes.",
+            help="Where to drill; auto: a named context, else a local cluster that is there, else kind where Docker "
+            "answers, else local.",
         ),
         click.option("--context", envvar="CONTEXT", show_envvar=True, help="An entry of the kubeconfig."),
         click.option(
@@ -91,6 +93,8 @@ def _settings(flags: dict[str, Any]) -> Settings:
     """The settings that options and environment mean; what was not said keeps its default."""
     from harness.wiring import Settings
 
+    if os.pathsep in str(flags.get("kubeconfig") or ""):
+        del flags["kubeconfig"]  # KUBECONFIG may list several files: whoever reads it merges them as kubectl does
     settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     known = click.get_current_context().find_object(Invocation)
     if known is not None:

@@ -70,11 +70,18 @@ class Decision:
     wake_at: Instant
 
 
+EndReason = Literal["complete", "timeout", "aborted", "stopped", "error"]
+ENDINGS: dict[str, EndReason] = {
+    "complete": "complete", "timeout": "timeout", "aborted": "aborted", "stopped": "stopped", "error": "error",
+}  # fmt: skip
+_WINDING_DOWN = ("undo", "check", "end")
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """Why the experiment part of a run is over."""
 
-    reason: Literal["complete", "timeout", "aborted", "stopped", "error"]
+    reason: EndReason
     detail: str
 
 
@@ -96,12 +103,22 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
     begun = {event.fault for event in history.all(InjectStarted)}
     waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
     missing = outstanding(experiment, history)
-    ending = why_over(experiment, profile, history, now, missing)
+    ending = _acted_upon(history) or why_over(experiment, profile, history, now, missing)
     if ending is not None:
         return _wind_down(history, ending, now)
     if waiting:
         return Decision((Intent("inject", waiting[0]),), f"fault {waiting[0]} is due and all checks have passed", now)
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
+
+
+def _acted_upon(history: History) -> Ending | None:
+    """Why the way back was begun, where it was. It stays the reason: a source that comes back, a late proof or an
+    alert that fires again must not bring a run back to life whose fault is already undone."""
+    for decided in history.all(Decided):
+        if decided.intent.startswith(_WINDING_DOWN):
+            reason, _, detail = decided.why.partition(": ")
+            return Ending(ENDINGS[reason], detail)
+    return None
 
 
 def why_over(
@@ -123,6 +140,9 @@ def why_over(
     unproved = _unproved(experiment, history, now)
     if unproved:
         return Ending("aborted", unproved)
+    if not experiment.faults:
+        over = now >= history.started_at + profile.timeout
+        return Ending("complete", "nothing was injected, and the time to stay silent is over") if over else None
     if not missing and len(history.all(InjectDone)) == len(experiment.faults):
         return Ending("complete", "every clock has stopped and the alert is resolved")
     started = _zero(history)
@@ -168,11 +188,11 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
     if not history.plans() or not history.all(InjectStarted):
         return Decision((Intent("end", reason=ending.reason),), why, now)
     checks = history.records(CleanChecked)
-    since = max((r.at for r, _ in history.records(UndoDone)), default=now)
+    since = max(r.at for kind in (InjectStarted, UndoDone) for r, _ in history.records(kind))
     fresh = [check for r, check in checks if r.at >= since]
     if fresh and (fresh[-1].clean or now >= since + CLEAN_WITHIN):
         return Decision((Intent("end", reason=ending.reason),), why, now)
-    return Decision((Intent("check_clean"),), "compare the cluster with the snapshots", now + 1.0)
+    return Decision((Intent("check_clean"),), why, now + 1.0)
 
 
 def _tripped(experiment: AnyExperiment, history: History) -> str:

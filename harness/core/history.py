@@ -43,7 +43,7 @@ class History:
                 "journal-gap",
                 f"the journal jumps to event {record.seq} where {len(self._records)} is due",
                 expected="sequence numbers without a gap",
-                remedy="restore the journal from the cluster or a copy; a run with lost events cannot be judged",
+                remedy="restore the journal from a copy; a run with lost events cannot be judged",
             )
         self._records.append(record)
         self._by_class.setdefault(type(record.event), []).append(record)

@@ -1,11 +1,15 @@
 """Objects as they were, and how they differ now. Pure functions over JSON.
 
+Text in which people put secrets that belong elsewhere (literal values of environment variables, arguments, commands,
+annotations) is replaced by a short fingerprint: enough to see that it changed, and nothing that a journal could leak.
+
 A snapshot leaves out what the API server and its controllers manage (they change without anybody's doing) and keeps
 everything that a person or a tool declares, to the letter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -17,14 +21,36 @@ _CONTROLLER_ANNOTATIONS = frozenset({"deployment.kubernetes.io/revision"})
 
 
 def snapshot(body: dict[str, Any]) -> dict[str, Any]:
-    """What of `body` is declared: no status, no server-managed metadata. A deep copy."""
+    """What of `body` is declared: no status, no server-managed metadata, no text that may hold a secret. A copy."""
     kept: dict[str, Any] = json.loads(json.dumps({k: v for k, v in body.items() if k != "status"}))
     meta = {k: v for k, v in kept.get("metadata", {}).items() if k not in _SERVER_METADATA}
     annotations = {k: v for k, v in meta.pop("annotations", {}).items() if k not in _CONTROLLER_ANNOTATIONS}
     if annotations:
         meta["annotations"] = annotations
     kept["metadata"] = meta
-    return kept
+    return _without_secrets(kept)
+
+
+_MAY_HOLD_SECRETS = frozenset({"annotations", "args", "command", "data", "env", "stringData"})
+
+
+def _without_secrets(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: _fingerprints(value) if key in _MAY_HOLD_SECRETS else _inside(value) for key, value in node.items()}
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _without_secrets(value)
+    return [_inside(item) for item in value] if isinstance(value, list) else value
+
+
+def _fingerprints(value: Any) -> Any:
+    """Every text below as a fingerprint, names aside: they tell which variable it is."""
+    if isinstance(value, dict):
+        return {key: text if key in {"name", "key"} else _fingerprints(text) for key, text in value.items()}
+    if isinstance(value, list):
+        return [_fingerprints(item) for item in value]
+    return f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}" if isinstance(value, str) else value
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Event as Flag
+from threading import Thread
+from typing import Self
 
 from harness.core.clock import Clock, Instant
-from harness.core.errors import Refused, Unreachable
+from harness.core.errors import DrillError, Refused, Unreachable
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, OutcomeUnknown, Ref
 
 NAME = "drill"
@@ -113,6 +116,54 @@ class Lease:
             "metadata": metadata,
             "spec": {"holderIdentity": self._holder, "leaseDurationSeconds": DURATION, "renewTime": stamp},
         }
+
+
+class Keeper:
+    """Renews a lock on a thread of its own, from its acquisition until it is released on leaving.
+
+    `on_lost` is called once, with a sentence, when somebody else holds the lock or may hold it by now. It may be
+    replaced while the keeper runs: what a loss must stop changes from preflight to drill.
+    """
+
+    def __init__(self, lease: Lease, on_lost: Callable[[str], None], every: float = RENEW_EVERY) -> None:
+        self._lease = lease
+        self._every = every
+        self._leave = Flag()
+        self._thread = Thread(target=self._keep, name="drill-lock", daemon=True)
+        self.on_lost = on_lost
+        self.lost = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leave.set()
+        self._thread.join(timeout=DURATION)
+        self._lease.release()
+
+    def require(self) -> None:
+        """Raise Refused where the lock was lost."""
+        if self.lost or self._lease.is_lost:
+            raise Refused(
+                "lease-lost",
+                self.lost or "the lock could not be renewed in time",
+                expected="to hold the namespace's lock for the whole run",
+                remedy="nothing was injected; see with `drill status` who holds it, and start again",
+            )
+
+    def _keep(self) -> None:
+        while not self._leave.wait(self._every):
+            try:
+                self._lease.renew()
+            except Unreachable:
+                if self._lease.is_lost:
+                    self.lost = "the lock could not be renewed in time; another run may hold it"
+            except DrillError as error:
+                self.lost = error.fact
+            if self.lost:
+                self.on_lost(self.lost)
+                return
 
 
 def _busy(ref: Ref, other: str) -> Refused:

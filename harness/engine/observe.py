@@ -278,7 +278,7 @@ def acknowledges(silence: Silence, alert: NotifierAlert) -> bool:
     named = any(
         m.name == "alertname" and m.is_equal and _hits(m, name) and not _hits(m, _ANY_OTHER) for m in silence.matchers
     )
-    if not named or silence.state == "expired":
+    if not named or silence.state != "active":
         return False
     return silence.id in alert.silenced_by or all(_hits(m, alert.labels.get(m.name, "")) for m in silence.matchers)
 

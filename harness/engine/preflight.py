@@ -17,13 +17,14 @@ from harness.core.alerting import floor
 from harness.core.clock import Bounds, Clock, Instant, utc
 from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
-from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert
+from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec
+from harness.core.inbox import POLICY
 from harness.core.quantity import format_duration
 from harness.engine.observe import covers
-from harness.engine.recovery import recover
+from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.ports.cluster import Cluster, Identity, NotFound, Ref
-from harness.ports.fault import Fault
+from harness.ports.fault import Fault, Plan
 from harness.ports.metrics import Metrics, Notifier, Pager, Rule
 
 OPT_IN_LABEL = "drill.internal/opt-in"
@@ -112,8 +113,9 @@ class Preflight:
             tell(_check_namespace(cluster, namespace))
         return identity
 
-    def leftovers(self) -> None:
-        """Bring back what a dead run left. The lock is held. Raises RollbackIncomplete where that failed."""
+    def leftovers(self) -> list[Recovered]:
+        """Bring back what a dead run left; what was brought back. The lock is held. Raises RollbackIncomplete where
+        that failed."""
         with self._check("nothing left of an earlier run") as tell:
             done = recover(
                 self._peers.cluster, self._experiment.namespace, self._faults, self._clock, self._wait, self._say
@@ -124,10 +126,12 @@ class Preflight:
                     "dirty",
                     f"an earlier run left {self._experiment.namespace} changed: {'; '.join(dirty)}",
                     expected="the namespace as it was before that run",
-                    remedy="run `drill recover` and read what it says; `--force` overwrites foreign changes",
+                    remedy="run `drill recover` and read what it says; with --force it overwrites the fault's own "
+                    "field and accepts every other difference as it is now",
                 )
             self._recovered = len(done)
             tell(f"recovered {len(done)} fault(s) of an earlier run" if done else "no undo record is open")
+        return done
 
     def run(self, identity: Identity) -> Ready:
         """All other checks, the plans of all faults, and what the run must know."""
@@ -311,13 +315,7 @@ class Preflight:
             fault = self._faults[spec.kind]
             with self._check(f"plan of {spec.id}") as tell:
                 plan = fault.plan(spec, self._experiment.namespace, self._peers.cluster)
-                if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
-                    raise Refused(
-                        "blast-radius",
-                        f"fault {spec.id} would touch {plan.pods} pods and {plan.objects} objects",
-                        expected=f"at most {spec.blast_radius.pods} pods and {spec.blast_radius.objects} objects",
-                        remedy="raise `blast_radius` on purpose, or narrow the fault",
-                    )
+                check_blast_radius(spec, plan)
                 fault.apply(plan.undo, self._peers.cluster, dry_run=True)
                 tell(f"{plan.summary}; {plan.pods} pods; the server accepts it (dry run)")
                 event: InjectionPlanned = planned(spec.id, spec.kind, plan)
@@ -354,10 +352,11 @@ class Preflight:
 
     def _inbox_policy(self) -> bool:
         try:
-            self._peers.cluster.get(Ref("ValidatingAdmissionPolicyBinding", "", "drill-inbox-identity"))
+            binding = self._peers.cluster.get(Ref("ValidatingAdmissionPolicyBinding", "", POLICY))
         except DrillError:
             return False
-        return True
+        # A binding that only audits or warns lets everything pass.
+        return "Deny" in (binding.get("spec") or {}).get("validationActions", [])
 
     @contextmanager
     def _check(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -372,6 +371,17 @@ class Preflight:
             )
             raise
         self._record(CheckDone(name=name, ok=True, fact="; ".join(facts)))
+
+
+def check_blast_radius(spec: FaultSpec, plan: Plan) -> None:
+    """Raise Refused where a plan would touch more than its fault declares."""
+    if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
+        raise Refused(
+            "blast-radius",
+            f"fault {spec.id} would touch {plan.pods} pods and {plan.objects} objects",
+            expected=f"at most {spec.blast_radius.pods} pods and {spec.blast_radius.objects} objects",
+            remedy="raise `blast_radius` on purpose, or narrow the fault",
+        )
 
 
 def _check_marker(cluster: Cluster) -> str:

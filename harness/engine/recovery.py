@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.clock import Clock
+from harness.core.errors import DrillError
 from harness.engine.undo_records import UndoRecord, discard, load
 from harness.ports.cluster import Cluster
-from harness.ports.fault import Fault
+from harness.ports.fault import Fault, UndoOutcome
 
 SETTLE_WITHIN = 90.0
 """Seconds that a restored target has to run again what it declares."""
@@ -21,7 +22,8 @@ SETTLE_WITHIN = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """One record's end. `clean` is false where the target is still not what it was; `differences` say how."""
+    """One record's end. `clean` is false where the target is still not what it was; `differences` say how, and
+    `accepted` that force took them as they are."""
 
     record: UndoRecord
     outcome: str
@@ -29,6 +31,7 @@ class Recovered:
     clean: bool
     differences: tuple[str, ...]
     seconds: float
+    accepted: bool = False
 
 
 def recover(
@@ -49,30 +52,49 @@ def recover(
     for record in load(cluster, namespace):
         started = clock.now()
         say(f"undoing {record.kind} of run {record.run_id} ({record.fault})")
-        fault = faults.get(record.kind)
-        if fault is None:
-            detail = f"this version knows no fault {record.kind!r}"
-            results.append(Recovered(record, "refused", detail, clean=False, differences=(detail,), seconds=0.0))
-            continue
-        outcome = fault.undo(record.undo, cluster, force=force)
+        try:
+            outcome, left = _bring_back(record, faults, cluster, clock, wait, force=force)
+        except DrillError as error:  # one that fails must not keep the others from being tried
+            outcome, left = UndoOutcome("refused", error.fact), (error.fact,)
         say(f"{outcome.outcome}: {outcome.detail}")
-        left = settle(fault, record.undo, cluster, clock, wait) if outcome.outcome != "vanished" else ()
-        # A vanished target has nothing left to put back: keeping its record would block every later run.
-        if not left and outcome.outcome != "refused":
+        clean = not left
+        # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.
+        accepted = force and not clean and outcome.outcome in {"restored", "already"}
+        if clean or accepted:
             discard(cluster, record)
-        clean = not left and outcome.outcome != "refused"
-        differences = left or ((outcome.detail,) if not clean else ())
         results.append(
             Recovered(
                 record,
                 outcome.outcome,
                 outcome.detail,
                 clean=clean,
-                differences=differences,
+                accepted=accepted,
+                differences=left,
                 seconds=clock.now() - started,
             )
         )
     return results
+
+
+def _bring_back(
+    record: UndoRecord,
+    faults: Mapping[str, Fault[Any]],
+    cluster: Cluster,
+    clock: Clock,
+    wait: Callable[[float], bool],
+    *,
+    force: bool,
+) -> tuple[UndoOutcome, tuple[str, ...]]:
+    """How one undo ended, and what still differs from the snapshot."""
+    fault = faults.get(record.kind)
+    if fault is None:
+        detail = f"this version knows no fault {record.kind!r}"
+        return UndoOutcome("refused", detail), (detail,)
+    outcome = fault.undo(record.undo, cluster, force=force)
+    if outcome.outcome == "refused":
+        return outcome, (outcome.detail,)
+    # A vanished target has nothing left to put back: keeping its record would block every later run.
+    return outcome, () if outcome.outcome == "vanished" else settle(fault, record.undo, cluster, clock, wait)
 
 
 def settle(

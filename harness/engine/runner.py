@@ -200,7 +200,7 @@ class Runner:
         try:
             for plan in self._history.plans().values():
                 left += context.faults[plan.kind].differences(plan.undo, context.cluster)
-        except Unreachable as error:
+        except DrillError as error:
             left.append(f"could not be compared: {error.fact}")
         self._recorder.add(CleanChecked(clean=not left, differences=tuple(left)))
 

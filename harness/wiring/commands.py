@@ -6,15 +6,13 @@ import os
 import time
 from pathlib import Path
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.core.clock import Clock
-from harness.core.errors import BadInput, DrillError, ExitCode
-from harness.core.event import Action, RunEnded
-from harness.core.history import History
+from harness.core.errors import BadInput, DrillError, ExitCode, Refused
+from harness.core.event import Action
 from harness.ports.cluster import Cluster, Ref
 from harness.ports.progress import Progress
-from harness.wiring.judging import judge_run, point_latest, read_run
+from harness.wiring.judging import close_journal, read_run
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import (
     ROOT,
@@ -29,15 +27,12 @@ from harness.wiring.settings import (
     set_up,
 )
 
-if TYPE_CHECKING:
-    from harness.engine.recovery import Recovered
-
 
 def plan_drill(settings: Settings, experiment: str, profile: str | None = None) -> str:
     """What a run would change and how it would be undone; changes nothing."""
     from harness import catalog, loading
     from harness.adapters.system_clock import SystemClock
-    from harness.engine.preflight import Preflight
+    from harness.engine.preflight import Preflight, check_blast_radius
 
     loaded = loading.load(loading.find(experiment, ROOT))
     profile_name = choose_profile(loaded.experiment, profile)
@@ -55,6 +50,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
         faults = catalog.faults()
         for spec in tuned.faults:
             plan = faults[spec.kind].plan(spec, tuned.namespace, cluster)
+            check_blast_radius(spec, plan)
             faults[spec.kind].apply(plan.undo, cluster, dry_run=True)
             lines.append(f"fault {spec.id} ({spec.kind}): {plan.summary}")
             for change in plan.changes:
@@ -74,7 +70,7 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
     """Undo what dead runs left in the namespace, from the records in the cluster."""
     from harness import catalog
     from harness.adapters.system_clock import SystemClock
-    from harness.engine.lease import Lease
+    from harness.engine.lease import Keeper, Lease
     from harness.engine.recovery import recover as bring_back
 
     clock = SystemClock()
@@ -91,19 +87,17 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
         for namespace in _namespaces(settings, cluster):
             lease = Lease(cluster, clock, namespace, f"recover by {os.getpid()} on {os.uname().nodename}")
             lease.acquire(wait, progress.say)
-            try:
+            with Keeper(lease, lambda _: never.set()):
                 done = bring_back(cluster, namespace, catalog.faults(), clock, wait, progress.say, force=force)
-            finally:
-                lease.release()
             if not done:
                 lines.append(f"{namespace}: nothing to recover; no undo record is open")
             for one in done:
-                state = "clean" if one.clean else "NOT CLEAN"
+                state = "clean" if one.clean else "accepted as it is" if one.accepted else "NOT CLEAN"
                 lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
                 lines.append(f"  {state} after {one.seconds:.1f} s")
                 lines += [f"  {difference}" for difference in one.differences]
-                _close_journal(settings, one, clock)
-                if not one.clean:
+                close_journal(settings, one, clock)
+                if not one.clean and not one.accepted:
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
     finally:
         cluster.close()
@@ -119,18 +113,43 @@ def respond(settings: Settings, action: Action, role: str = "", text: str = "") 
     cluster = connect(settings, existing_access(settings), clock)
     try:
         actor = cluster.whoami().username
-        namespace = _namespaces(settings, cluster)[0]
+        namespace = _drilled(settings, cluster)
         try:
             body = message(namespace, actor=actor, action=action, role=role, text=text)
         except ValueError as error:
             raise BadInput(
-                "message-too-long", str(error), expected="a shorter text", remedy="shorten it and send it again"
+                "message-invalid", str(error), expected="a message that can be kept", remedy="mend it and send it again"
             ) from error
         created = cluster.create(body)
     finally:
         cluster.close()
     what = " ".join(part for part in (action.replace("_", " "), role) if part)
     return f"{what}: recorded for {actor} in {namespace} ({created['metadata']['name']})"
+
+
+def _drilled(settings: Settings, cluster: Cluster) -> str:
+    """The namespace in which a drill runs. Raises Refused where none does, BadInput where several do: a message must
+    reach the drill that it is meant for, and none may lie about when there is no drill to hear it."""
+    running = []
+    for namespace in _namespaces(settings, cluster):
+        holder, silent = _lock_holder(cluster, namespace)
+        if holder and not silent:
+            running.append(namespace)
+    if not running:
+        raise Refused(
+            "no-drill-running",
+            "no drill is running, so there is nothing to respond to",
+            expected="a drill that holds the lock of its namespace",
+            remedy="start one (make drill EXP=oom-workers RESPONDER=human); `drill` shows what is running",
+        )
+    if len(running) > 1:
+        raise BadInput(
+            "several-drills-running",
+            f"drills run in {', '.join(running)}",
+            expected="one of them",
+            remedy="name it with --namespace",
+        )
+    return running[0]
 
 
 def status(settings: Settings) -> StatusReport:
@@ -244,26 +263,3 @@ def _headline(run: Path) -> str:
         return "no report; `drill judge` writes it"
     headline = body.get("headline", {})
     return f"{headline.get('verdict', 'unknown')}. {headline.get('sentence', '')}".strip()
-
-
-def _close_journal(settings: Settings, one: Recovered, clock: Clock) -> None:
-    """Tell a dead run's own journal, where it is on this machine, how it was recovered."""
-    from harness.adapters.file_journal import FileJournal
-    from harness.core.clock import Bounds
-    from harness.core.event import CleanChecked, UndoDone
-    from harness.engine.runner import Recorder
-
-    folder = settings.runs / one.record.run_id
-    if not (folder / "journal.jsonl").is_file():
-        return
-    journal = FileJournal(folder)
-    history = History(journal.read())
-    if history.ended is not None and history.is_clean:
-        return
-    recorder = Recorder(journal, history, clock, lambda _: None)
-    at = Bounds(earliest=clock.now() - one.seconds, latest=clock.now())
-    recorder.add(UndoDone(fault=one.record.fault, outcome=one.outcome, at=at, detail=one.detail))
-    recorder.add(CleanChecked(clean=one.clean, differences=one.differences))
-    recorder.add(RunEnded(reason="recovered", detail="the run died and was undone by a recovery", by="recover"))
-    judge_run(folder)
-    point_latest(settings.runs, folder)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from harness.core.clock import Bounds, Clock
 from harness.core.errors import BadInput, ExitCode
+from harness.core.event import SCHEMA_VERSION, CleanChecked, RunEnded, UndoDone
 from harness.core.experiment import AnyExperiment, digest_of
 from harness.core.history import History
-from harness.wiring.settings import RunOutcome
+from harness.wiring.settings import RunOutcome, Settings
+
+if TYPE_CHECKING:
+    from harness.engine.recovery import Recovered
 
 
 def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
@@ -42,6 +48,14 @@ def read_run(path: Path) -> tuple[AnyExperiment, History]:
         )
     history = History(FileJournal(path).read())
     start = history.start
+    if start.schema_version > SCHEMA_VERSION:
+        raise BadInput(
+            "journal-newer",
+            f"the journal of {start.run_id} has schema version {start.schema_version}",
+            expected=f"at most {SCHEMA_VERSION}, which this harness ({start.harness_version} wrote it) can read",
+            remedy="judge it with the harness that wrote it",
+            where=str(path / "journal.jsonl"),
+        )
     if digest_of(start.experiment) != start.digest:
         raise BadInput(
             "thresholds-moved",
@@ -59,3 +73,24 @@ def point_latest(runs: Path, folder: Path) -> None:
     fresh = runs / f".latest-{folder.name}"
     fresh.symlink_to(folder.name)
     fresh.replace(runs / "latest")
+
+
+def close_journal(settings: Settings, one: Recovered, clock: Clock) -> None:
+    """Tell a dead run's own journal, where it is on this machine, how it was recovered."""
+    from harness.adapters.file_journal import FileJournal
+    from harness.engine.runner import Recorder
+
+    folder = settings.runs / one.record.run_id
+    if not (folder / "journal.jsonl").is_file():
+        return
+    journal = FileJournal(folder)
+    history = History(journal.read())
+    if history.ended is not None and history.is_clean:
+        return
+    recorder = Recorder(journal, history, clock, lambda _: None)
+    at = Bounds(earliest=clock.now() - one.seconds, latest=clock.now())
+    recorder.add(UndoDone(fault=one.record.fault, outcome=one.outcome, at=at, detail=one.detail))
+    recorder.add(CleanChecked(clean=one.clean, differences=one.differences))
+    recorder.add(RunEnded(reason="recovered", detail="the run died and was undone by a recovery", by="recover"))
+    judge_run(folder)
+    point_latest(settings.runs, folder)

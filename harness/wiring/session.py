@@ -14,27 +14,26 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from harness.core.clock import Instant
-from harness.core.errors import BadInput, DrillError, Internal, Refused, Unreachable
+from harness.core.errors import BadInput, DrillError, Internal
 from harness.core.event import Event, InjectStarted, PhaseTimed, Record, ResponderActed, RunEnded, RunStarted, StopAsked
 from harness.core.experiment import AnyExperiment, ProfileName
 from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL
 from harness.ports.cluster import Cluster, Ref
 from harness.ports.progress import Progress
-from harness.wiring.judging import judge_run, point_latest
+from harness.wiring.judging import close_journal, judge_run, point_latest
 from harness.wiring.settings import ROOT, Phases, RunOutcome, Settings, connect, peers_of, set_up, version
 
 if TYPE_CHECKING:
     from harness.adapters.kubernetes import KubeCluster
     from harness.clusters.provider import Access
     from harness.core.view import View
-    from harness.engine.lease import Lease
+    from harness.engine.lease import Keeper
     from harness.engine.preflight import Peers, Ready
     from harness.engine.runner import Recorder
 
 AUTOPILOT = ("drill-system", "drill-autopilot")
 TOKEN_SECONDS = 7200
-RENEW_EVERY = 4.0
 VIEW_EVERY = 0.25
 
 
@@ -140,7 +139,7 @@ class _Session:
         recorder: Recorder,
         on_view: Callable[[View], None] | None,
     ) -> None:
-        from harness.engine.lease import Lease
+        from harness.engine.lease import Keeper, Lease
         from harness.engine.preflight import Preflight
 
         recorder.add(self._started(run_id, cluster))
@@ -151,22 +150,20 @@ class _Session:
         preflight = Preflight(
             self._experiment, peers, self._faults, self._clock, recorder.add, wait, self._progress.say
         )
-        with self._phases.time("preflight"), self._progress.step("Preflight", expect_seconds=8):
-            identity = preflight.guards()
-            lease = Lease(cluster, self._clock, self._experiment.namespace, f"{run_id} on {os.uname().nodename}")
-            lease.acquire(wait, self._progress.say)
-            try:
-                preflight.leftovers()
+        namespace = self._experiment.namespace
+        with contextlib.ExitStack() as held:
+            with self._phases.time("preflight"), self._progress.step("Preflight", expect_seconds=8):
+                identity = preflight.guards()
+                lease = Lease(cluster, self._clock, namespace, f"{run_id} on {os.uname().nodename}")
+                lease.acquire(wait, self._progress.say)
+                keeper = held.enter_context(Keeper(lease, lambda _: self._stop.set()))
+                for one in preflight.leftovers():
+                    close_journal(self._settings, one, self._clock)
                 ready = preflight.run(identity)
-            except BaseException:
-                lease.release()
-                raise
-        recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
-        try:
+                keeper.require()
+            recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
             with self._phases.time("drill"):
-                self._injected(run_id, cluster, peers, recorder, ready, lease, on_view)
-        finally:
-            lease.release()
+                self._injected(run_id, cluster, peers, recorder, ready, keeper, on_view)
 
     def _injected(
         self,
@@ -175,7 +172,7 @@ class _Session:
         peers: Peers,
         recorder: Recorder,
         ready: Ready,
-        lease: Lease,
+        keeper: Keeper,
         on_view: Callable[[View], None] | None,
     ) -> None:
         from harness.engine.observe import (
@@ -220,13 +217,14 @@ class _Session:
             feed.poll(PagerRound(peers.pager, offsets.pager, since))
         inbox = InboxTracker(verified=ready.inbox_verified, offset=offsets.api, since=since, clock=self._clock)
         feed.watch("inbox", cluster, "ConfigMap", namespace, f"{INBOX_LABEL}=true", inbox.update)
-        feed.every("lock", RENEW_EVERY, lambda: _keep(lease))
-        with _stop_signals(feed.put), self._autopilot(cluster):
-            try:
+        keeper.on_lost = lambda why: feed.put(StopAsked(by="the lock", detail=why))
+        try:
+            keeper.require()
+            with _stop_signals(feed.put), self._autopilot(cluster):
                 Runner(context, recorder).run()
-            finally:
-                self._stop.set()
-                feed.close()
+        finally:
+            self._stop.set()
+            feed.close()
         _sweep_inbox(cluster, namespace, recorder.history)
 
     @contextlib.contextmanager
@@ -336,18 +334,6 @@ def _relative(path: str) -> str:
         return str(Path(path).resolve().relative_to(ROOT))
     except ValueError:
         return Path(path).name
-
-
-def _keep(lease: Lease) -> list[Event]:
-    """Renew the lock; a stop request where it is lost."""
-    try:
-        lease.renew()
-    except Unreachable:
-        if lease.is_lost:
-            return [StopAsked(by="the lock", detail="it could not be renewed in time; another run may hold it")]
-    except Refused as error:
-        return [StopAsked(by="the lock", detail=error.fact)]
-    return []
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from harness.catalog import faults
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine.recovery import recover
+from harness.ports.cluster import OutcomeUnknown
 from tests.fakes.drill import Drill, MemoryJournal
 from tests.fakes.world import NAMESPACE, Killed, World
 
@@ -109,3 +110,41 @@ def test_the_next_run_recovers_what_a_dead_one_left() -> None:
     history = second.run()
     assert history.is_clean
     assert judge(second.experiment, history).verdict is Verdict.MET
+
+
+def test_force_accepts_what_is_left_besides_the_faults_own_field() -> None:
+    drill = Drill()
+    drill.feed.when(lambda world: drill.history.open_faults() != (), _die)
+    with pytest.raises(Killed):
+        drill.run()
+    world = drill.world
+    world.cluster.dead = False
+    body = world.deployment
+    body["spec"]["replicas"] = 10
+    world.cluster.put(body)
+
+    def wait(seconds: float) -> bool:
+        world.run_for(seconds)
+        return True
+
+    first = recover(world.cluster, NAMESPACE, faults(), world.clock, wait, lambda _: None)
+    assert [(one.outcome, one.clean, one.accepted) for one in first] == [("restored", False, False)]
+    again = recover(world.cluster, NAMESPACE, faults(), world.clock, wait, lambda _: None, force=True)
+    assert [(one.outcome, one.clean, one.accepted) for one in again] == [("already", False, True)]
+    assert any("replicas: 5 -> 10" in difference for difference in again[0].differences)
+    assert world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/undo=true") == []
+
+
+def test_one_record_that_fails_keeps_no_other_from_being_tried() -> None:
+    drill = Drill()
+    drill.feed.when(lambda world: drill.history.open_faults() != (), _die)
+    with pytest.raises(Killed):
+        drill.run()
+    world = drill.world
+    world.cluster.dead = False
+    lost = OutcomeUnknown("lost", "the reply was lost", expected="a reply", remedy="none")
+    world.cluster.fail_write("patch", "Deployment", lost)
+    done = recover(world.cluster, NAMESPACE, faults(), world.clock, lambda _: True, lambda _: None)
+    assert [one.clean for one in done] == [False]
+    assert done[0].detail == "the reply was lost"
+    _bring_back(world)

@@ -21,7 +21,7 @@ from harness.core.event import (
 from harness.core.experiment import Sla
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
-from harness.ports.cluster import OutcomeUnknown, Ref
+from harness.ports.cluster import Conflict, OutcomeUnknown, Ref
 from tests.fakes.drill import Drill, experiment_data, fired, set_limit
 from tests.fakes.world import NAMESPACE, World
 
@@ -256,6 +256,42 @@ def test_a_dead_runs_lock_lapses() -> None:
     second = Drill(world=world, run_id="run-2")
     second.preflight()
     assert any("run-1 holds the lock" in line for line in second.said)
+
+
+def test_a_run_that_began_its_way_back_never_comes_to_life_again() -> None:
+    data = experiment_data()
+    data["faults"][0]["effect"]["within"] = "1s"  # the proof comes later than allowed, while it is being undone
+    drill = Drill(data=data)
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "aborted"
+    assert history.last_at - history.all(InjectDone)[0].at.latest < 60.0
+    assert limit(drill.world) == "128Mi"
+
+
+def test_a_refused_patch_ends_the_run_at_once() -> None:
+    drill = Drill()
+    drill.world.cluster.fail_write("patch", "Deployment", Conflict("changed", "changed", expected="", remedy=""))
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "error"
+    assert history.is_clean
+    assert undo_records(drill.world) == []
+
+
+def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:
+    data = experiment_data()
+    data |= {"faults": [], "alerts": [], "slas": [{"from": "firing", "to": "acknowledged", "within": "5m"}]}
+    drill = Drill(data=data)
+    began = drill.world.clock.now()
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "complete"
+    assert drill.world.clock.now() - began >= 240.0
+    assert not history.all(InjectStarted)
 
 
 def refusal(drill: Drill) -> Refused | DrillError:
