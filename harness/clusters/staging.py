@@ -44,6 +44,8 @@ FIELD_MANAGER = "drill-staging"
 TOKEN_SECRET = "pager-token"  # noqa: S105 - the Secret's name
 LEASE = "drill"
 
+LONGEST_DRAIN = 900.0
+"""Seconds, beyond a profile's own patience, that a falling backlog is waited for."""
 STEADY_DEPTH = 20
 """Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
 
@@ -363,14 +365,17 @@ def _unready(kubectl: _Kubectl) -> str:
 
 
 def _wait_steady(kubectl: _Kubectl, profile: Profile, progress: Progress) -> None:
-    """Wait until Prometheus has seen a short queue for the profile's number of scrapes."""
+    """Wait until Prometheus has seen a short queue for the profile's number of scrapes. A backlog that is being worked
+    off (an earlier run was killed, say) is given the time it needs while it falls."""
     pace = _PACES[profile]
     series = f"nova_queue_depth[{pace.window}s]"
     query = f"max(max_over_time({series})) and on() (max(count_over_time({series})) >= {pace.samples})"
     seen, value = _query(kubectl, query)
     if value is not None and value < STEADY_DEPTH:
         return
+    lowest = float("inf") if value is None else value
     deadline = time.monotonic() + pace.patience
+    latest = deadline + LONGEST_DRAIN
     with progress.step("Prometheus sees a steady queue", expect_seconds=pace.window + 5) as step:
         pause = threading.Event()
         while time.monotonic() < deadline:
@@ -380,6 +385,9 @@ def _wait_steady(kubectl: _Kubectl, profile: Profile, progress: Progress) -> Non
             seen, value = _query(kubectl, query)
             if value is not None and value < STEADY_DEPTH:
                 return
+            if value is not None and value < lowest:
+                lowest = value
+                deadline = min(time.monotonic() + pace.patience, latest)
     raise Unreachable(
         "queue-not-steady",
         f"after {pace.patience:.0f} s {seen}",

@@ -200,10 +200,11 @@ def _worst(
         for fault in experiment.faults
         if fault.id not in proved
     ]
+    unproved = any(fault.id not in proved for fault in experiment.faults)
     for result in (*slas, *alerts):
         if result.sla.required:
-            # What a run that was cut short did not reach says nothing of the people.
-            excused = cut_short and result.verdict is Verdict.NOT_REACHED
+            # What was not reached in a run that was cut short, or whose fault was never proved, says nothing of people.
+            excused = (cut_short or unproved) and result.verdict is Verdict.NOT_REACHED
             verdict = Verdict.UNDECIDED if excused else result.verdict
             why = f" ({result.reason})" if result.reason else ""
             graded.append((verdict, f"{result.sla.title}: {result.verdict}{why}"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.clock import Clock
 from harness.core.errors import DrillError
-from harness.engine.undo_records import UndoRecord, discard, load
+from harness.engine.undo_records import UndoRecord, discard, readable
 from harness.ports.cluster import Cluster
 from harness.ports.fault import Fault, UndoOutcome
 
@@ -46,10 +46,12 @@ def recover(
 ) -> list[Recovered]:
     """Undo every record in the namespace, newest first, and wait until each target is clean.
 
-    A record of an unknown kind (a newer version's) is reported as not clean and left alone.
+    A record of an unknown kind (a newer version's) is reported as not clean and left alone. Raises RollbackIncomplete
+    for a record that cannot be read, after all others were undone.
     """
     results = []
-    for record in load(cluster, namespace):
+    records, broken = readable(cluster, namespace)
+    for record in records:
         started = clock.now()
         say(f"undoing {record.kind} of run {record.run_id} ({record.fault})")
         try:
@@ -73,6 +75,8 @@ def recover(
                 seconds=clock.now() - started,
             )
         )
+    if broken:
+        raise broken[0]
     return results
 
 

@@ -61,32 +61,51 @@ def store(
 
 def load(cluster: Cluster, namespace: str) -> list[UndoRecord]:
     """All records in a namespace, newest first: the order in which to undo. Raises on one that cannot be read."""
-    found = []
+    records, broken = readable(cluster, namespace)
+    if broken:
+        raise broken[0]
+    return records
+
+
+def readable(cluster: Cluster, namespace: str) -> tuple[list[UndoRecord], list[RollbackIncomplete]]:
+    """The records that can be read, newest first, and an error for each that cannot: one that is damaged or forged
+    must not keep the honest ones from being undone."""
+    found: list[tuple[str, int, UndoRecord]] = []
+    broken: list[RollbackIncomplete] = []
     for body in cluster.list("ConfigMap", namespace, f"{LABEL}=true"):
-        meta = body["metadata"]
-        ref = Ref("ConfigMap", namespace, meta["name"])
+        ref = Ref("ConfigMap", namespace, body["metadata"]["name"])
         try:
-            payload = json.loads(body["data"]["record"])
-            record = UndoRecord(
-                run_id=payload["run_id"],
-                fault=payload["fault"],
-                kind=payload["kind"],
-                undo=payload["undo"],
-                order=int(payload["order"]),
-                ref=ref,
-                uid=meta["uid"],
-            )
-            _check(record, namespace)
+            record = _read(body, ref)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RollbackIncomplete(
-                "undo-record-unreadable",
-                f"{ref} is labelled as an undo record but cannot be read: {error!r}",
-                expected="a record written by this harness",
-                remedy=f"look at it (kubectl -n {namespace} get configmap {ref.name} -o yaml), restore the target by "
-                "hand if it is damaged, then delete it",
-            ) from error
-        found.append((meta.get("creationTimestamp", ""), record.order, record))
-    return [record for _, _, record in sorted(found, key=lambda item: item[:2], reverse=True)]
+            broken.append(_unreadable(ref, error))
+        else:
+            found.append((body["metadata"].get("creationTimestamp", ""), record.order, record))
+    return [record for _, _, record in sorted(found, key=lambda item: item[:2], reverse=True)], broken
+
+
+def _read(body: Json, ref: Ref) -> UndoRecord:
+    payload = json.loads(body["data"]["record"])
+    record = UndoRecord(
+        run_id=payload["run_id"],
+        fault=payload["fault"],
+        kind=payload["kind"],
+        undo=payload["undo"],
+        order=int(payload["order"]),
+        ref=ref,
+        uid=body["metadata"]["uid"],
+    )
+    _check(record, ref.namespace)
+    return record
+
+
+def _unreadable(ref: Ref, error: Exception) -> RollbackIncomplete:
+    return RollbackIncomplete(
+        "undo-record-unreadable",
+        f"{ref} is labelled as an undo record but cannot be read: {error!r}",
+        expected="a record written by this harness",
+        remedy=f"look at it (kubectl -n {ref.namespace} get configmap {ref.name} -o yaml), restore the target by hand "
+        "if it is damaged, then delete it",
+    )
 
 
 def _check(record: UndoRecord, namespace: str) -> None:

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 
 from harness.core.clock import Instant
 from harness.core.errors import BadInput, DrillError, Internal
-from harness.core.event import Event, InjectStarted, PhaseTimed, Record, ResponderActed, RunEnded, RunStarted, StopAsked
+from harness.core.event import (
+    ChannelChanged,
+    Event,
+    InjectStarted,
+    PhaseTimed,
+    Record,
+    ResponderActed,
+    RunEnded,
+    RunStarted,
+    StopAsked,
+)
 from harness.core.experiment import AnyExperiment, ProfileName
 from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL
@@ -158,7 +168,8 @@ class _Session:
                 lease.acquire(wait, self._progress.say)
                 keeper = held.enter_context(Keeper(lease, lambda _: self._stop.set()))
                 for one in preflight.leftovers():
-                    close_journal(self._settings, one, self._clock)
+                    with contextlib.suppress(DrillError):  # a dead run's journal must not stop the living
+                        close_journal(self._settings, one, self._clock)
                 ready = preflight.run(identity)
                 keeper.require()
             recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
@@ -220,7 +231,7 @@ class _Session:
         keeper.on_lost = lambda why: feed.put(StopAsked(by="the lock", detail=why))
         try:
             keeper.require()
-            with _stop_signals(feed.put), self._autopilot(cluster):
+            with _stop_signals(feed.put), self._autopilot(cluster, feed.put):
                 Runner(context, recorder).run()
         finally:
             self._stop.set()
@@ -228,7 +239,7 @@ class _Session:
         _sweep_inbox(cluster, namespace, recorder.history)
 
     @contextlib.contextmanager
-    def _autopilot(self, cluster: KubeCluster) -> Iterator[None]:
+    def _autopilot(self, cluster: KubeCluster, put: Callable[[Event], None]) -> Iterator[None]:
         """The automated responder on a thread of its own, with its own identity and nothing of the engine."""
         if self._responder != "autopilot":
             yield
@@ -242,7 +253,7 @@ class _Session:
             )
         token = cluster.token(*AUTOPILOT, TOKEN_SECONDS)
         own = cluster.with_token(token)
-        thread = Thread(target=self._respond, args=(own,), name="drill-autopilot", daemon=True)
+        thread = Thread(target=self._respond, args=(own, put), name="drill-autopilot", daemon=True)
         thread.start()
         try:
             yield
@@ -251,26 +262,25 @@ class _Session:
             thread.join(timeout=10)
             own.close()
 
-    def _respond(self, own: KubeCluster) -> None:
+    def _respond(self, own: KubeCluster, put: Callable[[Event], None]) -> None:
         from harness.autopilot.responder import run as respond
 
-        peers = peers_of(self._settings, own, self._clock)
         try:
-            outcome = respond(
-                self._experiment,
-                self._experiment.namespace,
-                own,
-                peers.metrics,
-                peers.notifier,
-                clock=self._clock,
-                stop=self._stop,
-                say=lambda _: None,  # what it does comes back through the inbox, as any responder's acts do
-            )
-        except DrillError as error:
-            self._progress.say(f"the autopilot gave up: {error.fact}")
+            peers = peers_of(self._settings, own, self._clock)
+            with contextlib.closing(peers):
+                outcome = respond(
+                    self._experiment,
+                    self._experiment.namespace,
+                    own,
+                    peers.metrics,
+                    peers.notifier,
+                    clock=self._clock,
+                    stop=self._stop,
+                    say=lambda _: None,  # what it does comes back through the inbox, as any responder's acts do
+                )
+        except Exception as error:  # noqa: BLE001 - a responder that dies silently would be judged as people who did nothing
+            put(ChannelChanged(channel="autopilot", up=False, detail=f"{type(error).__name__}: {error}"[:400]))
             return
-        finally:
-            peers.close()
         if not outcome.finished and not self._stop.is_set():
             self._progress.say(f"the autopilot gave up: {outcome.detail}")
 

@@ -363,6 +363,7 @@ def test_a_run_that_met_everything_is_met() -> None:
     ("entries", "verdict", "exit_code"),
     [
         ((*BROKEN, *ENDED), Verdict.MISSED, ExitCode.MISSED),
+        ((*BROKEN[:3], alert("firing", 20), *ENDED), Verdict.UNDECIDED, ExitCode.UNDECIDED),
         ((*BROKEN, alert("firing", 20), act("acknowledged", 22, 1)), Verdict.UNDECIDED, ExitCode.ROLLBACK_INCOMPLETE),
         ((BROKEN[0], (300.0, RunEnded(reason="refused", detail="x"))), Verdict.UNDECIDED, ExitCode.REFUSED),
         ((*BROKEN, alert("firing", 20), act("acknowledged", 22, 1), *ENDED[:2],

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from harness.catalog import faults
+from harness.core.errors import RollbackIncomplete
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine.recovery import recover
@@ -148,3 +149,21 @@ def test_one_record_that_fails_keeps_no_other_from_being_tried() -> None:
     assert [one.clean for one in done] == [False]
     assert done[0].detail == "the reply was lost"
     _bring_back(world)
+
+
+def test_a_record_that_cannot_be_read_keeps_no_honest_one_from_being_undone() -> None:
+    drill = Drill()
+    before = snapshot(drill.world.deployment)
+    drill.feed.when(lambda world: drill.history.open_faults() != (), _die)
+    with pytest.raises(Killed):
+        drill.run()
+    world = drill.world
+    world.cluster.dead = False
+    labels = {"drill.internal/undo": "true"}
+    metadata = {"name": "drill-undo-forged", "namespace": NAMESPACE, "labels": labels}
+    world.cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"record": "{"}})
+    with pytest.raises(RollbackIncomplete) as caught:
+        _bring_back(world)
+    assert caught.value.slug == "undo-record-unreadable"
+    assert "drill-undo-forged" in caught.value.fact
+    assert snapshot(world.deployment) == before
