@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -96,7 +97,8 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
                 lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
                 lines.append(f"  {state} after {one.seconds:.1f} s")
                 lines += [f"  {difference}" for difference in one.differences]
-                close_journal(settings, one, clock)
+                with contextlib.suppress(DrillError):  # a journal that cannot be read must not hide the undo
+                    close_journal(settings, one, clock)
                 if not one.clean and not one.accepted:
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
     finally:
