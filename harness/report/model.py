@@ -31,7 +31,7 @@ from harness.core.verdict import GuardResult, Judgement, SlaResult, Verdict, gua
 from harness.report.curve import alert_bound, chart, symptom
 from harness.report.findings import findings
 from harness.report.headline import headline
-from harness.report.timeline import timeline, value_text, who_text
+from harness.report.timeline import brought_about, timeline, value_text, who_text
 from harness.report.values import (
     Chain,
     ChangeMade,
@@ -151,9 +151,6 @@ def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRo
     )
 
 
-_AFTER_FIX = frozenset({"mitigated", "recovered", "resolved"})
-
-
 def _who(end: Milestone | None, found: dict[str, Milestone], history: History) -> tuple[Who, str]:
     """Whose doing the end of an SLA was. What automation's fix brought about is said to be so."""
     if end is None:
@@ -163,8 +160,8 @@ def _who(end: Milestone | None, found: dict[str, Milestone], history: History) -
         act = acts.get(end.evidence[-1])
         kind: Who = "automation" if end.actor_kind == "automation" else "human"
         return kind, who_text(kind, act.verified if act else "")
-    fix = found.get("fix.applied")
-    if fix is not None and end.name in _AFTER_FIX and fix.at.earliest <= end.at.latest:
+    fix = brought_about(end, found)
+    if fix is not None:
         by = "AUTOMATION's fix" if fix.actor_kind == "automation" else "a person's fix"
         return "machine", f"measured, after {by}"
     return "machine", "measured by machine"

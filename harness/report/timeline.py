@@ -45,6 +45,18 @@ def who_text(who: Who, verified: str = "") -> str:
     return ("AUTOMATION, not a person" if who == "automation" else "human") + vouched
 
 
+_AFTER_FIX = frozenset({"mitigated", "recovered", "resolved"})
+
+
+def brought_about(end: Milestone | None, found: dict[str, Milestone]) -> Milestone | None:
+    """The responder's milestone that brought `end` about: `end` itself, or the fix that it followed. None: a machine's
+    doing, or nobody's."""
+    if end is None or end.actor_kind:
+        return end
+    fix = found.get("fix.applied")
+    return fix if fix is not None and end.name in _AFTER_FIX and fix.at.earliest <= end.at.latest else None
+
+
 def timeline(history: History, found: dict[str, Milestone]) -> tuple[Moment, ...]:
     """The rows. A milestone's row stands for the event that proves it, so that nothing is told twice."""
     firing, injected = found.get("firing"), found.get("injected")

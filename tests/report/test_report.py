@@ -17,9 +17,11 @@ from harness.core.event import (
     InjectDone,
     NotifierSeen,
     PageReceived,
+    ResponderActed,
     RunEnded,
     UndoDone,
 )
+from harness.core.history import entry
 from harness.report.model import build
 from harness.report.summary import summary
 from harness.report.values import Finding, Report, SlaRow
@@ -50,7 +52,9 @@ class TestGoodRun:
     def test_headline(self, good: Report) -> None:
         head = good.headline
         assert (head.verdict, head.exit_code, head.exit_meaning) == ("MET", 0, "met")
-        assert head.sentence == "All 5 required targets were met, and the cluster was put back as it was."
+        assert head.sentence == (
+            "All 4 required targets and the 1 guard were met, and the cluster was put back as it was."
+        )
         assert head.caveat.startswith("The responder was AUTOMATION, not a person")
         assert good.exit_code is ExitCode.MET
 
@@ -162,7 +166,7 @@ class TestSupportReadinessRecord:
         )
         assert [r.verdict for name, r in rows(record).items() if name != "firing → mitigated"] == ["MET"] * 6
         assert (record.headline.verdict, record.headline.exit_code) == ("MISSED", 1)
-        assert "1 of 5 required targets was missed: firing → mitigated took 27 min 59.5 s" in record.headline.sentence
+        assert "1 of 4 required targets was missed: firing → mitigated took 27 min 59.5 s" in record.headline.sentence
 
     def test_the_missed_target_is_critical_and_stands_first(self, record: Report) -> None:
         assert (record.findings[0].rule, record.findings[0].severity) == ("target-missed", "critical")
@@ -205,7 +209,9 @@ class TestRunsThatEndedOtherwise:
         writer.add(12, RunEnded(reason="timeout", detail="the time is over"))
         made = build(journals.experiment().tuned("smoke"), writer.history)
         assert made.exit_code is ExitCode.ROLLBACK_INCOMPLETE
-        assert made.headline.sentence.endswith("; and the cluster is NOT back as it was.")
+        assert made.headline.sentence.endswith(
+            "; the cluster was NOT put back: fault memory may still be in force; deployment/worker: 128Mi -> 64Mi."
+        )
         assert {f.rule for f in made.findings if f.severity == "critical"} >= {"leftovers", "fault-still-open"}
 
     def test_cut_short_before_the_injection(self) -> None:
@@ -225,7 +231,7 @@ class TestRunsThatEndedOtherwise:
         writer.add(600, RunEnded(reason="timeout", detail="timeout: the run's 600 s are over; still open: everything"))
         made = build(journals.experiment().tuned("smoke"), writer.history)
         assert made.headline.sentence.startswith(
-            "3 of 5 required targets were not reached: firing → acknowledged; firing → mitigated; and 1 more"
+            "3 of 4 required targets were not reached: firing → acknowledged; firing → mitigated; and 1 more"
         )
         assert rows(made)["firing → mitigated"].reason == "not reached in the 600.0 s that were watched"
         assert made.header.end_detail == "the run's 600 s are over; still open: everything"
@@ -247,6 +253,114 @@ class TestRunsThatEndedOtherwise:
         writer.add(-30, RunEnded(reason="error", detail="fault memory could not be injected"))
         made = build(journals.experiment().tuned("smoke"), writer.history)
         assert "memory injection failed" in [m.name for m in made.timeline]
+
+
+class TestHeadline:
+    """What the first sentence says of why a run ended and of what became of the cluster."""
+
+    def ended(self, reason: str, detail: str, *, undo: str = "restored", clean: bool | None = True) -> Report:
+        writer = Writer()
+        journals.preflight(writer)
+        journals.injected(writer)
+        journals.paged(writer)
+        if undo:
+            done = UndoDone.model_validate({"fault": "memory", "outcome": undo, "at": Bounds.at(FIRED + 9)})
+            writer.add(9, done)
+        if clean is not None:
+            writer.add(9, CleanChecked(clean=clean, differences=() if clean else ("a: 1 -> 2", "b", "c")))
+        writer.add(10, RunEnded.model_validate({"reason": reason, "detail": f"{reason}: {detail}"}))
+        return build(journals.experiment().tuned("smoke"), writer.history)
+
+    @pytest.mark.parametrize(
+        ("reason", "detail", "said"),
+        [
+            ("stopped", "SIGINT asked for it", "the run was stopped by Ctrl-C (SIGINT)"),
+            ("stopped", "SIGTERM asked for it", "the run was stopped by SIGTERM"),
+            (
+                "stopped",
+                "the lock asked for it: taken by b",
+                "the run was stopped because the lock was lost: taken by b",
+            ),
+            ("stopped", "the disk is full", "the run was stopped: the disk is full"),
+            ("aborted", "queue was 900", "the run was aborted: queue was 900"),
+            ("error", "KeyError: x", "the run broke off with an error: KeyError: x"),
+            ("recovered", "the runner had died", "the run was cut short: the runner had died"),
+        ],
+    )
+    def test_why_it_was_cut_short_and_that_the_cluster_is_back(self, reason: str, detail: str, said: str) -> None:
+        sentence = self.ended(reason, detail).headline.sentence
+        assert sentence == f"No verdict can be given: {said}; the cluster was put back as it was."
+
+    def test_not_put_back(self) -> None:
+        sentence = self.ended("stopped", "SIGINT asked for it", undo="", clean=False).headline.sentence
+        assert sentence.endswith(
+            "(SIGINT); the cluster was NOT put back: fault memory may still be in force; a: 1 -> 2; and 2 more."
+        )
+
+    def test_undone_but_never_compared(self) -> None:
+        sentence = self.ended("aborted", "x", clean=None).headline.sentence
+        assert sentence.endswith("it is NOT known whether the cluster was put back: nothing compared it.")
+
+    def test_nothing_injected(self) -> None:
+        writer = Writer()
+        journals.preflight(writer)
+        writer.add(-40, RunEnded(reason="stopped", detail="stopped during the preflight; nothing was injected"))
+        made = build(journals.experiment().tuned("smoke"), writer.history)
+        said = "No verdict can be given: the run was stopped during the preflight; nothing was injected."
+        assert made.headline.sentence == said
+        refused = build(journals.experiment().tuned("smoke"), journals.refused())
+        assert refused.headline.sentence.endswith("configmap/drill-stop exists; nothing was injected.")
+
+    def test_a_run_still_going_says_that_the_fault_may_be_in_force(self) -> None:
+        writer = Writer()
+        journals.preflight(writer)
+        journals.injected(writer)
+        made = build(journals.experiment().tuned("smoke"), writer.history)
+        assert made.headline.sentence.endswith("the cluster was NOT put back: fault memory may still be in force.")
+
+    @pytest.mark.parametrize(
+        ("guards", "said"),
+        [
+            (0, "All 4 required targets were met, and"),
+            (1, "All 4 required targets and the 1 guard were met, and"),
+            (2, "All 4 required targets and the 2 guards were met, and"),
+        ],
+    )
+    def test_targets_and_guards_are_counted_apart(self, guards: int, said: str) -> None:
+        plain = journals.experiment()
+        changed = plain.model_copy(update={"must_hold": plain.must_hold * guards})
+        assert build(changed.tuned("smoke"), journals.oom_workers()).headline.sentence.startswith(said)
+
+    def test_one_target_and_one_guard(self) -> None:
+        plain = journals.experiment()
+        one = plain.model_copy(update={"slas": plain.slas[1:2]})
+        made = build(one.tuned("smoke"), journals.oom_workers())
+        assert made.headline.sentence.startswith("The 1 required target and the 1 guard were met, and")
+        only = plain.model_copy(update={"alerts": (), "slas": ()})
+        made = build(only.tuned("smoke"), journals.oom_workers())
+        assert made.headline.sentence.startswith("The one guard was met, and")
+
+    def test_what_stopped_no_clock_does_not_change_the_caveat(self) -> None:
+        def caveat(*people: ResponderActed) -> str:
+            history = journals.oom_workers()
+            for act in people:
+                history.append(entry(history, act, FIRED + 95))
+            return build(journals.experiment().tuned("smoke"), history).headline.caveat
+
+        alone = caveat()
+        assert alone.startswith("The responder was AUTOMATION, not a person: this run")
+        assert caveat(journals.act("acknowledged", -60, kind="human")) == alone
+        assert caveat(journals.act("acknowledged", 1, kind="human", counted=False, reason="forged")) == alone
+        assert caveat(journals.act("looked", 1, kind="human")) == alone
+
+    def test_a_recovery_that_followed_automations_fix_is_automations_doing(self) -> None:
+        writer = Writer()
+        for record in journals.oom_workers():
+            person = isinstance(record.event, ResponderActed) and record.event.action != "fix_applied"
+            changed = record.event.model_copy(update={"actor_kind": "human"}) if person else record.event
+            writer.add(record.at - FIRED, changed)
+        made = build(journals.experiment().tuned("smoke"), writer.history)
+        assert made.headline.caveat.startswith("People and AUTOMATION both acted")
 
 
 class TestFindings:
