@@ -71,6 +71,7 @@ def chart(experiment: AnyExperiment, history: History, found: dict[str, Mileston
         bands=tuple(_bands(experiment, history, found, zero, end)),
         markers=tuple(_markers(experiment, found, zero)),
         ready=tuple(_ready(pods, zero, first)),
+        wanted=len(pods[0][1].pods) if pods else 0,
         evidence=tuple(sorted({sample.seq for sample in (*read[:1], *read[-1:])})),
     )
 

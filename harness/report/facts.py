@@ -1,8 +1,8 @@
-"""Which run this is, as labelled facts in the order in which every format shows them."""
+"""Which run this is, as labelled facts, and the words for a run that was cut short: the same in every format."""
 
 from __future__ import annotations
 
-from harness.report.values import Report
+from harness.report.values import Report, SlaRow
 from harness.report.wording import span, stamp, target
 
 
@@ -31,3 +31,16 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Harness version", h.harness_version),
         ("Run by", h.identity),
     ]
+
+
+def verdict_word(row: SlaRow) -> str:
+    """A promise's verdict for people. What a run that was cut short did not reach failed at nothing."""
+    return "not judged" if row.cut_short else row.verdict
+
+
+def cut_short_note(report: Report) -> str:
+    """What to know before the table of a run that was cut short; "" where every promise was judged."""
+    if not any(row.cut_short for row in (*report.slas, *report.alerts)):
+        return ""
+    what = "has not ended" if report.header.ended is None else "was cut short"
+    return f"The run {what}: targets it did not reach say nothing of the people, and are not judged."

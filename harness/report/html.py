@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from harness.core.clock import utc
 from harness.report import wording
-from harness.report.facts import facts
+from harness.report.facts import cut_short_note, facts, verdict_word
 from harness.report.svg import draw
 from harness.report.values import SEVERITIES, Report
+from harness.report.wording import plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,12 +33,19 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         facts=facts(report),
-        counts=[(s, n) for s in SEVERITIES if (n := sum(f.severity == s for f in report.findings))],
+        counts=_counts(report),
+        cut_short=cut_short_note(report),
         style=Markup(style),  # noqa: S704 (our own file, without any variable)
         policy=_policy(style),
         wide=Markup(draw(chart, WIDE)) if chart else "",  # noqa: S704 (svg.draw escapes every text)
         narrow=Markup(draw(chart, NARROW)) if chart else "",  # noqa: S704 (as above)
     )
+
+
+def _counts(report: Report) -> str:
+    """ "1 critical, 5 notes": of the severities only "note" is a noun."""
+    counted = [(severity, sum(f.severity == severity for f in report.findings)) for severity in SEVERITIES]
+    return ", ".join(plural(n, s) if s == "note" else f"{n} {s}" for s, n in counted if n)
 
 
 def _policy(style: str) -> str:
@@ -74,5 +82,5 @@ def _environment() -> Environment:
             )
         }
     )
-    environment.filters.update(utc=utc, slug=lambda text: text.lower().replace(" ", "-"))
+    environment.filters.update(utc=utc, verdict_word=verdict_word, slug=lambda text: text.lower().replace(" ", "-"))
     return environment

@@ -8,7 +8,7 @@
     guards          name, condition, verdict, reason, evidence
     chains          alert, group, query, knobs, dominant, floor, windows (from, to, theory, measured), ...
     timeline        at, name, is_milestone, detail, source, who, who_text, actor, from_firing, from_injection, evidence
-    chart           null, or title, unit, zero, start, end, points, lines, bands, markers, ready
+    chart           null, or title, unit, zero, start, end, points, lines, bands, markers, ready, wanted
     changes, clean, findings, checks, clocks, phases, evidence
 
 Instants are UTC epoch seconds and durations seconds. What has bounds is {"earliest", "latest"}; a bound that is

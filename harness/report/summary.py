@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 
+from harness.report.facts import cut_short_note, verdict_word
 from harness.report.values import Report, SlaRow
 from harness.report.wording import measured, target
 
@@ -20,11 +21,20 @@ def summary(report: Report) -> str:
         *_wrapped(head.sentence),
         *(_wrapped(head.caveat) if head.caveat else ()),
         "",
+        *([*_wrapped(note), ""] if (note := cut_short_note(report)) else ()),
         f"{'from -> to':<30}{'target':>8} {'measured':>16} {'verdict':<11} who",
     ]
-    lines += [_row(row) for row in (*report.slas, *report.alerts)]
-    lines += [f"{_fit('must hold: ' + guard.name, 55)} {guard.verdict}" for guard in report.guards]
-    grave = [finding for finding in report.findings if finding.severity in {"critical", "important"}]
+    for row in report.slas:
+        # The first alert is what `firing` without a name means: told under both names, it is one promise.
+        twin = any(_same(row, alert) for alert in report.alerts[:1])
+        lines += _row(row, f"{row.from_} -> {row.to}", required=row.required or twin)
+    for alert in report.alerts:
+        if not (alert is report.alerts[0] and any(_same(row, alert) for row in report.slas)):
+            lines += _row(alert, alert.name, required=alert.required)
+    for guard in report.guards:
+        lines += _labelled(f"must hold: {guard.name}", 55, f" {guard.verdict}")
+    # That the run was cut short already stands above the table.
+    grave = [f for f in report.findings if f.severity in {"critical", "important"} and f.rule != "cut-short"]
     if grave:
         lines += ["", "findings"]
         for finding in grave:
@@ -33,12 +43,28 @@ def summary(report: Report) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _row(row: SlaRow) -> str:
-    ends = f"{row.from_} -> {row.to}{'' if row.required else ' *'}"
+def _same(row: SlaRow, alert: SlaRow) -> bool:
+    """Whether an SLA and the first alert's promise are one: the same instants, the same target, the same outcome."""
+    return (
+        (row.from_, row.target, row.measured, row.verdict, row.evidence)
+        == (alert.from_, alert.target, alert.measured, alert.verdict, alert.evidence)
+        and row.to in {"firing", alert.to}
+    )  # fmt: skip
+
+
+def _row(row: SlaRow, label: str, *, required: bool) -> list[str]:
     took = measured(row.measured, row.target).partition(" (")[0]
     short = "-" if row.measured is None else took
     short = short.replace("over ", "> ")
-    return f"{_fit(ends, 30)}{target(row.target):>8} {short:>16} {row.verdict:<11} {_WHO[row.who]}"[:COLUMNS]
+    cells = f"{target(row.target):>8} {short:>16} {verdict_word(row):<11} {_WHO[row.who]}"
+    return _labelled(label + ("" if required else " *"), 30, cells)
+
+
+def _labelled(label: str, width: int, cells: str) -> list[str]:
+    """A line of the table; a label too long for it stands whole on its own, since its end may be all that differs."""
+    if _width(label) <= width:
+        return [(_fit(label, width) + cells)[:COLUMNS]]
+    return [*_wrapped(label), (" " * width + cells)[:COLUMNS]]
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

@@ -223,10 +223,11 @@ def _lanes(chart: Chart, x: Scale, lanes: list[str], top: float) -> list[str]:
 
 
 def _ready(chart: Chart, x: Scale, top: float) -> list[str]:
-    most = max(1, *(max(ready, pods) for _, ready, pods in chart.ready))
+    # Pods that a rollout adds for a while are not wanted ones: the axis names the count that all is measured by.
+    most = max(1, chart.wanted, *(ready for _, ready, _ in chart.ready))
     y = Scale(0, most, top + _READY, top)
-    parts = [_text(x.start, top - 7, "ready pods", "caption")]
-    for mark in (0, most):
+    parts = [_text(x.start, top - 7, f"ready pods, {chart.wanted} wanted", "caption")]
+    for mark in sorted({0, chart.wanted}):
         parts += [
             _line(x.start, y(mark), x.end, y(mark), "grid"),
             _text(x.start - 7, y(mark) + 4, str(mark), "tick", "end"),

@@ -248,6 +248,8 @@ class Chart:
     markers: tuple[Marker, ...]
     ready: tuple[tuple[float, int, int], ...]
     """(time, ready pods, pods) at each change."""
+    wanted: int
+    """How many pods there were when they were first seen, before any fault."""
     evidence: tuple[int, ...]
 
 
