@@ -1,7 +1,8 @@
 """The report as Markdown (CommonMark and pipe tables, nothing that only one forge knows).
 
 Strangers' text (names of pods, annotations, what responders wrote) is escaped so that it shows as it was written: no
-table breaks, no HTML, no links, no mentions, no references to issues. Events are cited as `e12`, never as #12.
+table breaks, no HTML, no links, no mentions, no references to issues. Events are cited as `e12`, never as #12, and a
+citation leads to its event in the appendix.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from harness.report.facts import facts
+from harness.report.facts import cut_short_note, facts, verdict_word
 from harness.report.values import Chart, Moment, Report, SlaRow
 from harness.report.wording import (
     clean,
@@ -26,19 +27,30 @@ from harness.report.wording import (
     within,
 )
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!$^=+])")
+_SPECIAL = re.compile(r"([\\`*\[\]#|~$]|(?<!\w)_+|_++(?!\w))")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_TAG = re.compile(r"<(?![ =])")
+_START = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=>]))(.)")
 _JOINER = "\u2060"
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 64
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown that shows exactly it, on one line."""
-    plain = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = _SPECIAL.sub(r"\\\1", plain)
+    """`text` as Markdown that shows exactly it, within a line or a table's cell.
+
+    Escaped is what could act there and nothing else: `=`, `+`, `>`, or a `_` inside a word are left as they are.
+    """
+    plain = _TAG.sub("&lt;", _ENTITY.sub("&amp;", clean(text)))
+    plain = _SPECIAL.sub(lambda match: "".join(f"\\{character}" for character in match[0]), plain)
     # Forges turn bare addresses, mentions and numbers into links after rendering: a word joiner stops them.
     plain = plain.replace("://", f":{_JOINER}//").replace("@", f"@{_JOINER}").replace("\\#", f"\\#{_JOINER}")
     return re.sub(r"(?i)\bwww\.", lambda match: f"{match[0][:-1]}{_JOINER}.", plain)
+
+
+def paragraph(text: str) -> str:
+    """`text` escaped for the start of a line, where it could begin a list, a quotation or a rule too."""
+    return _START.sub(r"\1\\\2", escape(text))
 
 
 def code(text: str) -> str:
@@ -80,7 +92,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cite(evidence: tuple[int, ...]) -> str:
-    return " ".join(f"e{seq}" for seq in evidence)
+    return " ".join(f"[e{seq}](#e{seq})" for seq in evidence)
 
 
 def _who(who: str, text: str) -> str:
@@ -91,7 +103,8 @@ def _promises(report: Report) -> str:
     def row(sla: SlaRow) -> tuple[str, ...]:
         name = sla.name if sla.name != f"{sla.from_} to {sla.to}" else ""
         ends = f"{escape(sla.from_)} → {escape(sla.to)}" + (f"<br>{escape(name)}" if name else "")
-        verdict = f"**{sla.verdict}**" + (f"<br>{escape(sla.reason)}" if sla.reason else "")
+        told = sla.reason and not sla.cut_short
+        verdict = f"**{verdict_word(sla)}**" + (f"<br>{escape(sla.reason)}" if told else "")
         weight = "required" if sla.required else "advisory"
         took = measured(sla.measured, sla.target)
         who = _who(sla.who, sla.who_text)
@@ -99,7 +112,8 @@ def _promises(report: Report) -> str:
 
     rows = [row(sla) for sla in (*report.slas, *report.alerts)]
     head = ("From → to", "Target", "Measured", "Verdict", "Counts", "Who", "Evidence")
-    return "## Targets\n\n" + _table(head, rows)
+    note = cut_short_note(report)
+    return "## Targets\n\n" + (f"{note}\n\n" if note else "") + _table(head, rows)
 
 
 def _guards(report: Report) -> str:
@@ -117,7 +131,9 @@ def _guards(report: Report) -> str:
 def _chart(chart: Chart | None) -> str:
     if chart is None:
         return "Nothing to draw: neither the signal nor the pods were seen."
-    head = f"{escape(chart.title)}{f' ({escape(chart.unit)})' if chart.unit else ''}, drawn in full in the HTML report."
+    head = (
+        f"{paragraph(chart.title)}{f' ({escape(chart.unit)})' if chart.unit else ''}, drawn in full in the HTML report."
+    )
     known = [(at, value) for at, value in chart.points if value is not None and math.isfinite(value)]
     if not known:
         return f"{head}\n\nNo samples were recorded."
@@ -227,13 +243,16 @@ def _setup(report: Report) -> str:
 
 def _scenario(report: Report) -> str:
     h = report.header
-    told = "\n\n".join(f"> {escape(part)}" for part in h.narrative)
+    told = "\n\n".join(f"> {paragraph(part)}" for part in h.narrative)
     truth = f"{code(h.root_cause_object)}: {escape(h.root_cause_reason)}"
     return f"## Scenario\n\nWhat responders were told:\n\n{told}\n\nWhat only the facilitator knew: {truth}"
 
 
 def _evidence(report: Report) -> str:
-    rows = [(f"[e{e.seq}](journal.jsonl#L{e.seq + 1})", clock(e.at), e.type, code(e.text)) for e in report.evidence]
+    rows = [
+        (f'<a id="e{e.seq}"></a>[e{e.seq}](journal.jsonl#L{e.seq + 1})', clock(e.at), e.type, code(e.text))
+        for e in report.evidence
+    ]
     return "## Evidence\n\nThe cited events of the journal, shortened.\n\n" + _table(
         ("Event", "UTC", "Type", "Content"), rows
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from markdown_it import MarkdownIt
 from harness.core.event import ChannelChanged, RunEnded
 from harness.core.history import History
 from harness.report.jsonform import as_data
-from harness.report.markdown import code, escape
+from harness.report.markdown import code, escape, paragraph
 from harness.report.model import build
 from harness.report.render import render, write
 from harness.report.summary import COLUMNS, summary
@@ -132,11 +133,14 @@ def test_hostile_text_shows_as_text_in_markdown() -> None:
     text = render(hostile())["report.md"].decode()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
     spans = [c for token in MarkdownIt("commonmark").enable("table").parse(text) for c in token.children or []]
-    assert {span.content for span in spans if span.type == "html_inline"} == {"<br>"}
+    tags = [span.content for span in spans if span.type == "html_inline"]
+    anchors = [tag for tag in tags if re.fullmatch(r'<a id="e\d+">', tag)]
+    assert set(tags) - set(anchors) == {"<br>", "</a>"}
+    assert len(anchors) == len(set(anchors)) == tags.count("</a>")
     assert not [span for span in spans if span.type == "image"]
     links = [str(span.attrs["href"]) for span in spans if span.type == "link_open"]
     assert links
-    assert all(re.fullmatch(r"journal\.jsonl#L\d+", link) for link in links)
+    assert all(re.fullmatch(r"journal\.jsonl#L\d+|#e\d+", link) for link in links)
     shown = "".join(span.content for span in spans if span.type in {"text", "text_special", "code_inline"})
     assert '<script>alert("x")</script>' in shown.replace("\u2060", "")
 
@@ -162,6 +166,43 @@ def test_escaped_markdown_is_one_plain_paragraph(text: str) -> None:
     assert {child.type for child in children} <= {"text", "text_special"}
     seen = "".join(child.content for child in children).replace("\u2060", "")
     assert " ".join(seen.split()) == " ".join(f"x {clean(text)} x".replace("\u2060", "").split())
+
+
+@given(st.text())
+def test_an_escaped_paragraph_begins_nothing_but_a_paragraph(text: str) -> None:
+    for told in (text, *(f"{start}{text}" for start in ("- ", "+", "> ", "=", "1. ", "12) ", "# ", "---", "<b>", "_"))):
+        tokens = MarkdownIt("commonmark").enable("table").parse(paragraph(told))
+        assert [token.type for token in tokens] in (["paragraph_open", "inline", "paragraph_close"], [])
+        seen = "".join(child.content for token in tokens for child in token.children or []).replace("\u2060", "")
+        assert seen.split() == clean(told).replace("\u2060", "").split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["environment=staging", "2.42.0+ds", "root_cause.declared", "64Mi -> 128Mi", "a__b", "x < 20, x <= 3", "R&D", "{a}",
+     "wait!", "drill-1.2"],
+)  # fmt: skip
+def test_what_cannot_act_is_not_escaped(text: str) -> None:
+    assert escape(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("_a_", "\\_a\\_"), ("a*b", "a\\*b"), ("a|b", "a\\|b"), ("<b>", "&lt;b>"), ("&amp;", "&amp;amp;"),
+     ("a <", "a &lt;"), ("[x](y)", "\\[x\\](y)")],
+)  # fmt: skip
+def test_what_can_act_is_escaped(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
+@pytest.mark.parametrize("made", [*map(report, RUNS), hostile()], ids=[*RUNS, "hostile"])
+def test_every_citation_of_the_markdown_leads_to_its_event(made: Report) -> None:
+    text = render(made)["report.md"].decode()
+    cited = set(re.findall(r"\[(e\d+)\]\(#\1\)", text))
+    anchors = re.findall(r'\| <a id="(e\d+)"></a>\[\1\]\(journal\.jsonl#L\d+\)', text)
+    assert cited
+    assert cited <= set(anchors)
+    assert anchors == [f"e{event.seq}" for event in made.evidence]
 
 
 @given(st.text())
@@ -274,6 +315,95 @@ def test_the_summary_fits_a_terminal(made: Report) -> None:
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "\x1b" not in text
     assert made.headline.verdict in text.splitlines()[0]
+
+
+def table(made: Report) -> list[str]:
+    return [line for line in summary(made).splitlines() if " -> " in line or " fires" in line]
+
+
+def test_the_summary_tells_the_first_alert_once() -> None:
+    sla = {"from": "memory.effective", "to": "firing", "within": "3m", "name": "Fault to Alert"}
+    made = build(journals.experiment(slas=[sla]).tuned("smoke"), journals.oom_workers())
+    assert [line[:30].rstrip() for line in table(made)[1:]] == ["memory.effective -> firing"]  # required, as the alert
+    for content in render(made).values():
+        assert b"Fault to Alert" in content or b"memory.effective to HighQueueDepth.firing" in content
+    other = build(journals.experiment(slas=[{**sla, "within": "2m"}]).tuned("smoke"), journals.oom_workers())
+    labels = [line[:30].rstrip() for line in table(other)[1:]]
+    assert labels == ["memory.effective -> firing *", "HighQueueDepth fires"]
+
+
+def test_a_label_too_long_for_the_summary_is_told_whole() -> None:
+    made = report("oom_workers")
+    names = ["a-role-with-quite-a-long-name.joined", "a-role-with-quite-a-long-name.paged"]
+    rows = tuple(replace(made.slas[0], to=name) for name in names)
+    guards = tuple(replace(made.guards[0], name=f"{'the spend of the month ' * 2}{n} stays") for n in (1, 2))
+    text = summary(replace(made, slas=rows, guards=guards))
+    assert all(f"\nfiring -> {name}\n" in text for name in names)
+    assert all(f"\nmust hold: {guard.name}\n" in text for guard in guards)
+    assert max(map(len, text.splitlines())) <= COLUMNS
+    assert "…" not in text
+
+
+def stopped() -> Report:
+    """A run that was stopped with Ctrl-C before anybody had answered."""
+    writer = journals.Writer()
+    journals.preflight(writer)
+    journals.injected(writer)
+    journals.paged(writer)
+    writer.add(10, RunEnded(reason="stopped", detail="stopped: SIGINT asked for it"))
+    return build(journals.experiment().tuned("smoke"), writer.history)
+
+
+def test_what_a_run_that_was_cut_short_did_not_reach_is_not_judged() -> None:
+    made = stopped()
+    note = "The run was cut short: targets it did not reach say nothing of the people, and are not judged."
+    formats = render(made)
+    for text in (summary(made), formats["report.md"].decode(), formats["report.html"].decode()):
+        assert " ".join(text.split()).count(note) == 1
+        assert text.count("not judged") >= 7
+        assert "NOT REACHED" not in text
+    assert text.count("firing → mitigated") == 0
+    (told,) = [finding for finding in made.findings if finding.rule == "cut-short"]
+    assert told.title == "The run was cut short: 7 targets could not be judged"
+    assert "→" not in told.detail
+    assert {row["verdict"] for row in as_data(made)["slas"]} == {"NOT REACHED"}  # the data keeps the word
+    assert "not judged" not in summary(report("oom_workers"))
+    assert "not judged" not in summary(unanswered())
+    going = journals.Writer()
+    going.add(0, journals.started())
+    assert "The run has not ended: targets" in summary(build(journals.experiment().tuned("smoke"), going.history))
+
+
+def test_findings_are_counted_in_words() -> None:
+    made = report("oom_workers")
+    note = made.findings[0]
+    grave = replace(note, severity="critical")
+    for found, said in (((note,), "1 note"), ((grave, grave, note, note), "2 critical, 2 notes")):
+        assert f"findings: {said}</a>" in render(replace(made, findings=found))["report.html"].decode()
+
+
+def test_the_axis_of_ready_pods_names_the_wanted_count() -> None:
+    writer = journals.Writer()
+    journals.preflight(writer)
+    journals.injected(writer)
+    before = journals.pods(5)
+    more = tuple(pod.model_copy(update={"uid": f"new-{pod.uid}", "ready": False}) for pod in before.pods[:3])
+    writer.add(5, before.model_copy(update={"pods": before.pods + more}))  # a rollout adds pods for a while
+    made = build(journals.experiment().tuned("smoke"), writer.history)
+    assert made.chart is not None
+    assert made.chart.wanted == 5
+    svg = draw(made.chart, 1040)
+    assert ">ready pods, 5 wanted<" in svg
+    assert re.findall(r'<text class="tick"[^>]*text-anchor="end">(\d+)<', svg)[-2:] == ["0", "5"]
+
+
+def test_no_two_lines_of_the_chart_look_alike() -> None:
+    style = render(report("oom_workers"))["report.html"].decode()
+    for name in ("ready", "met", "curve", "firing"):
+        assert len(set(re.findall(rf"--{name}: (#\w+);", style))) == 2  # one for light, one for dark
+    for theme in (0, 1):
+        colours = [re.findall(rf"--{name}: (#\w+);", style)[theme] for name in ("ready", "met", "curve", "firing")]
+        assert len(set(colours)) == len(colours)
 
 
 @pytest.mark.parametrize("name", RUNS)
