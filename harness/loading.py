@@ -94,7 +94,7 @@ def find(name_or_path: str, root: Path) -> Path:
             remedy="name an experiment under experiments/, or give an absolute path",
         )
     if not path.is_file():
-        raise _unknown(name_or_path, folder)
+        raise _no_file(name_or_path, root, folder)
     return path
 
 
@@ -111,6 +111,17 @@ def _unknown(name: str, folder: Path) -> BadInput:
         f"there is no experiment {name!r}{closest(wanted, known)}",
         expected="one of: " + ", ".join(known) if known else f"a file in {folder}",
         remedy="name one of these, or the path of a .yaml file",
+    )
+
+
+def _no_file(name: str, root: Path, folder: Path) -> BadInput:
+    start = "" if Path(name).is_absolute() else f" in {root}"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    return BadInput(
+        "unknown-experiment",
+        f"there is no file {name!r}{start}{closest(Path(name).stem, known)}",
+        expected="the path of an experiment file" + (f", or one of: {', '.join(known)}" if known else ""),
+        remedy="correct the path; one that is not absolute starts at the project's folder",
     )
 
 

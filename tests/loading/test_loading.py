@@ -258,6 +258,15 @@ def test_an_unknown_experiment_is_answered_with_the_closest(name: str) -> None:
     assert "oom-workers" in caught.value.expected
 
 
+@pytest.mark.parametrize("name", ["nope.yaml", str(ROOT / "nope.yaml")])
+def test_a_path_without_a_file_is_called_that(name: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        find(name, ROOT)
+    assert caught.value.slug == "unknown-experiment"
+    assert caught.value.fact.startswith(f"there is no file {name!r}")
+    assert caught.value.expected.startswith("the path of an experiment file, or one of: ")
+
+
 @pytest.mark.parametrize(
     "name",
     ["../secret.yaml", "../../etc/passwd", "experiments/../../x.yaml", "..", "", ".", "x\0.yaml", "-", "a" * 300,
