@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event as Flag
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import BadInput, DrillError, ExitCode, Refused
 from harness.core.event import Action
@@ -28,6 +29,9 @@ from harness.wiring.settings import (
     set_up,
 )
 
+if TYPE_CHECKING:
+    from harness.engine.undo_records import UndoRecord
+
 
 def plan_drill(settings: Settings, experiment: str, profile: str | None = None) -> str:
     """What a run would change and how it would be undone; changes nothing."""
@@ -39,8 +43,14 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     profile_name = choose_profile(loaded.experiment, profile)
     tuned = loaded.experiment.tuned(profile_name)
     clock = SystemClock()
-    cluster = connect(settings, existing_access(settings), clock)
-    lines = [f"{tuned.title} in namespace {tuned.namespace}, profile {profile_name}", ""]
+    access = existing_access(settings)
+    cluster = connect(settings, access, clock)
+    kind = "cluster" if access.provider == "context" else f"{access.provider} cluster"
+    lines = [
+        f"{tuned.title} in namespace {tuned.namespace}, profile {profile_name}",
+        f"on {kind} {access.name} (context {access.context})",
+        "",
+    ]
     peers = peers_of(settings, cluster, clock)
     try:
         preflight = Preflight(
@@ -171,14 +181,8 @@ def status(settings: Settings) -> StatusReport:
                 records = undo_records.load(cluster, namespace)
                 held, silent = _lock_holder(cluster, namespace)
                 clean = not records
-                what = "clean" if clean else "; ".join(f"{r.fault} of run {r.run_id} is not undone" for r in records)
                 alive = bool(held) and not silent
-                how = (
-                    f"a run that was not heard of for {silent:.0f} s holds the lock"
-                    if silent
-                    else "a run holds the lock"
-                )
-                lines.append(f"namespace {namespace}: {what}" + (f" ({how}: {held})" if held else ""))
+                lines.append(f"namespace {namespace}: {_standing(records, held, silent)}")
                 data.setdefault("namespaces", {})[namespace] = {"clean": clean, "lock": held, "lock_alive": alive}
                 if not clean and not alive:
                     lines.append("          run `drill recover` to undo it")
@@ -194,6 +198,24 @@ def status(settings: Settings) -> StatusReport:
     else:
         lines.append("last run  none yet; try: make drill EXP=oom-workers")
     return StatusReport(lines, exit_code, data)
+
+
+def _standing(records: Sequence[UndoRecord], held: str, silent: float) -> str:
+    """What is going on in a namespace. A fault in force is a drill while its run lives, and an accident after."""
+    holder = held.partition(" on ")[0]
+    if held and not silent:
+        faults = [r.fault if r.run_id == holder else f"{r.fault} of run {r.run_id}" for r in records]
+        state = "; ".join(f"fault {fault} is in force" for fault in faults) or "no fault is in force"
+        command, separator, _ = holder.partition(" by ")  # recover or set-up, by a process id
+        return f"{command} is at work ({state})" if separator else f"a drill is running: run {holder} ({state})"
+    unheard = f"a run that was not heard of for {silent:.0f} s holds the lock: {held}" if held else ""
+    if not records:
+        return f"clean ({unheard})" if unheard else "clean"
+    left = [
+        f"run {r.run_id} {'died' if holder == r.run_id else 'is over'}: fault {r.fault} is in force, it is not undone"
+        for r in records
+    ]
+    return "; ".join(left) + (f" ({unheard})" if unheard else "")
 
 
 def cluster_up(settings: Settings, progress: Progress) -> str:

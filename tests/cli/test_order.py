@@ -17,6 +17,7 @@ from harness.clusters.provider import Access, ClusterStatus
 from harness.core.errors import ExitCode, Refused
 from harness.engine import undo_records
 from harness.ports.cluster import Json, NotFound, Ref
+from harness.ports.fault import Plan
 from harness.ports.progress import Silent
 from harness.wiring import commands, settings
 from tests.fakes.cluster import FakeCluster
@@ -113,9 +114,18 @@ def test_the_lock_of_a_living_run_stops_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert alive.get(LOCK)["spec"]["holderIdentity"] == "run-1 on there"
 
 
-@pytest.mark.parametrize(("age", "code"), [(2.0, ExitCode.MET), (90.0, ExitCode.ROLLBACK_INCOMPLETE)])
+RUNNING = "a drill is running: run run-1 (fault memory is in force)"
+DIED = (
+    "run run-1 died: fault memory is in force, it is not undone "
+    "(a run that was not heard of for 90 s holds the lock: run-1 on there)"
+)
+
+
+@pytest.mark.parametrize(
+    ("age", "code", "said"), [(2.0, ExitCode.MET, RUNNING), (90.0, ExitCode.ROLLBACK_INCOMPLETE, DIED)]
+)
 def test_status_tells_a_dead_run_from_a_living_one(
-    age: float, code: ExitCode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    age: float, code: ExitCode, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cluster = locked(datetime.now(UTC) - timedelta(seconds=age))
     undo_records.store(cluster, staging.NAMESPACE, "run-1", "memory", "memory-limit", {}, 0)
@@ -125,4 +135,60 @@ def test_status_tells_a_dead_run_from_a_living_one(
     monkeypatch.setattr(commands, "connect", lambda *_: cluster)
     report = commands.status(settings.Settings(runs=tmp_path))
     assert report.exit_code is code
+    assert f"namespace {staging.NAMESPACE}: {said}" in report.lines
     assert any("drill recover" in line for line in report.lines) is (code is not ExitCode.MET)
+
+
+def record(run_id: str) -> undo_records.UndoRecord:
+    return undo_records.UndoRecord(run_id, "memory", "memory-limit", {}, 0, Ref("ConfigMap", "n", "r"))
+
+
+@pytest.mark.parametrize(
+    ("runs", "held", "silent", "said"),
+    [
+        ([], "", 0.0, "clean"),
+        ([], "run-1 on h", 0.0, "a drill is running: run run-1 (no fault is in force)"),
+        ([], "run-1 on h", 60.0, "clean (a run that was not heard of for 60 s holds the lock: run-1 on h)"),
+        (["run-0"], "run-1 on h", 0.0, "a drill is running: run run-1 (fault memory of run run-0 is in force)"),
+        (["run-1"], "recover by 12 on h", 0.0, "recover is at work (fault memory of run run-1 is in force)"),
+        (["run-1"], "", 0.0, "run run-1 is over: fault memory is in force, it is not undone"),
+    ],
+)
+def test_status_says_what_goes_on_in_a_namespace(runs: list[str], held: str, silent: float, said: str) -> None:
+    assert commands._standing([record(run_id) for run_id in runs], held, silent) == said
+
+
+def test_a_plan_names_the_cluster_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Planned:
+        """The parts of a preflight and of its peers that a plan without faults needs."""
+
+        def __init__(self, *_: object) -> None:
+            self.faults: tuple[()] = ()
+
+        def guards(self) -> None:
+            """Nothing refuses."""
+
+        def close(self) -> None:
+            """Nothing to give back."""
+
+    monkeypatch.setattr(commands, "existing_access", lambda _: Fresh().up(Silent()))
+    monkeypatch.setattr(commands, "connect", lambda *_: Planned())
+    monkeypatch.setattr(commands, "peers_of", lambda *_: Planned())
+    monkeypatch.setattr("harness.engine.preflight.Preflight", Planned)
+    monkeypatch.setattr("harness.catalog.faults", Planless)
+    first, second, *_ = commands.plan_drill(settings.Settings(), "oom-workers").splitlines()
+    assert first.endswith("in namespace nova-staging, profile smoke")
+    assert second == "on local cluster fresh (context fresh)"
+
+
+class Planless(dict[str, Any]):
+    """Faults whose plan changes nothing."""
+
+    def __missing__(self, kind: str) -> Any:
+        return self
+
+    def plan(self, *_: object) -> Any:
+        return Plan(summary="nothing", changes=(), undo={}, pods=0, objects=0)
+
+    def apply(self, *_: object, **__: object) -> None:
+        """Nothing to send."""
