@@ -7,14 +7,14 @@ program gets every event as the journal has it. The terminal's own display is in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from harness.core.clock import utc
 from harness.core.event import Record, encode
-from harness.core.view import AlertView, View
+from harness.core.view import AlertView, SignalView, View
 from harness.report.wording import clean, span
 from harness.terminal.progress import HEARTBEAT
-from harness.terminal.sentences import Teller
+from harness.terminal.sentences import Line, Teller
 from harness.terminal.stream import Lines, quietly
 
 
@@ -53,16 +53,23 @@ class LineLive(Live):
 
     def on_event(self, record: Record) -> None:
         """See `Live`."""
-        told = self._teller.tell(record)
-        if told is not None:
-            self._told_at = self._monotonic()
-            self._lines.told(*told, at=utc(record.at)[11:19])
+        self._say(self._teller.tell(record))
 
     def on_view(self, view: View) -> None:
         """See `Live`."""
+        self._say(self._teller.watch(view))
         if self._monotonic() - self._told_at >= self._heartbeat:
             self._told_at = self._monotonic()
             self._lines.told("now", standing(view))
+
+    def close(self) -> None:
+        """See `Live`."""
+        quietly(lambda: self._say(self._teller.rest()))
+
+    def _say(self, told: Iterable[Line]) -> None:
+        for at, topic, text in told:
+            self._told_at = self._monotonic()
+            self._lines.told(topic, text, at=utc(at)[11:19])
 
 
 class JsonLive(Live):
@@ -80,7 +87,7 @@ def standing(view: View) -> str:
     """Where things stand, in one sentence."""
     parts = [phase_of(view)]
     parts += [alert_of(alert) for alert in view.alerts]
-    parts.append(f"{view.signal.title} {number(view.signal.value, view.signal.unit)}")
+    parts.append(f"{view.signal.title} {reading(view.signal)}")
     if view.pods is not None:
         parts.append(pods_of(view))
     parts += [f"{lost.channel} lost for {span(lost.seconds, 0)}" for lost in view.lost]
@@ -113,6 +120,8 @@ def pods_of(view: View) -> str:
     return f"{pods.ready} of {pods.total} pods ready{kills}"
 
 
-def number(value: float | None, unit: str) -> str:
-    """A sample for people, and "no data" where there is none."""
-    return "no data" if value is None else f"{value:.6g} {unit}".rstrip()
+def reading(signal: SignalView) -> str:
+    """The newest sample for people. "no data" is an answer without a value, which is not the same as no answer yet."""
+    if not signal.samples:
+        return "not read yet"
+    return "no data" if signal.value is None else f"{signal.value:.6g} {signal.unit}".rstrip()

@@ -73,11 +73,16 @@ class Lines:
         self.write(json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=str))
 
 
-def layout(topic: str, text: str, at: str, width: int = COLUMNS) -> str:
-    """ "09:15:00  alert      HighQueueDepth is firing", wrapped under its own text."""
+def layout(topic: str, text: str, at: str, width: int = COLUMNS, *, whole_words: bool = True) -> str:
+    """ "09:15:00  alert      HighQueueDepth is firing", wrapped under its own text.
+
+    A word wider than the line, like an object's name, stays whole for whoever searches a log for it; a terminal breaks
+    it, because there nothing may stand wider than the screen.
+    """
     head = f"{at:<8}  {topic:<{_TOPIC}}  "
     wrapped = textwrap.wrap(
-        text, width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        text, width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False,
+        break_long_words=not whole_words,
     )  # fmt: skip
     return "\n".join(wrapped) if wrapped else head.rstrip()
 

@@ -24,9 +24,9 @@ from harness.core.event import Record
 from harness.core.verdict import Verdict
 from harness.core.view import RunningClock, View
 from harness.report.wording import clean, span, target
-from harness.terminal.live import Live, alert_of, number, phase_of, pods_of
+from harness.terminal.live import Live, alert_of, phase_of, pods_of, reading
 from harness.terminal.progress import OpenStep, Steps
-from harness.terminal.sentences import Teller, who
+from harness.terminal.sentences import Line, Teller, who
 from harness.terminal.stream import columns, layout, quietly, wall_clock
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -128,13 +128,12 @@ class TtyLive(Live):
 
     def on_event(self, record: Record) -> None:
         """See `Live`."""
-        told = self._teller.tell(record)
-        if told is not None:
-            self._console.print(_line(*told, utc(record.at)[11:19], self._console.width))
+        self._say(self._teller.tell(record))
 
     def on_view(self, view: View) -> None:
         """See `Live`."""
         self._view = view
+        self._say(self._teller.watch(view))
         if self._is_over:
             return
         if self._live is None:
@@ -148,10 +147,15 @@ class TtyLive(Live):
 
     def close(self) -> None:
         """See `Live`. The last view stays on the screen."""
+        quietly(lambda: self._say(self._teller.rest()))
         live, self._live = self._live, None
         if live is not None:
             quietly(live.stop)
             quietly(lambda: self._console.print(self._moving()))
+
+    def _say(self, told: Iterable[Line]) -> None:
+        for at, topic, text in told:
+            self._console.print(_line(topic, text, utc(at)[11:19], self._console.width))
 
     def _moving(self) -> RenderableType:
         return "" if self._view is None else Group(*panel(self._view, self._console.width))
@@ -179,7 +183,7 @@ def _head(view: View, width: int) -> Text:
 
 def _facts(view: View, width: int) -> Iterator[tuple[str, Text]]:
     room = max(10, width - 48)
-    value = number(view.signal.value, view.signal.unit)
+    value = reading(view.signal)
     yield clean(view.signal.title)[:24], Text(f"{value:<14} {sparkline(view.signal.samples, min(room, 40))}".rstrip())
     yield "pods", Text(pods_of(view))
     for alert in view.alerts:
@@ -232,7 +236,7 @@ def sparkline(samples: Iterable[float | None], width: int) -> str:
 
 
 def _line(topic: str, text: str, at: str, width: int) -> Text:
-    line = Text(layout(topic, text, at, width))
+    line = Text(layout(topic, text, at, width, whole_words=False))
     line.stylize("dim", 0, len(at))
     style = _TOPIC_STYLES.get(topic)
     if style:

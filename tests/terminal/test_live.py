@@ -11,14 +11,22 @@ import pytest
 
 from harness.core.errors import ExitCode
 from harness.core.event import (
+    AlertSeen,
     ChannelChanged,
+    CheckDone,
     Decided,
+    EffectProved,
     Event,
+    InjectDone,
+    InjectionPlanned,
+    InjectStarted,
     PhaseTimed,
     Record,
+    RunEnded,
     SignalRead,
     StopAsked,
     UndoDone,
+    UndoStarted,
     decode,
 )
 from harness.core.history import History
@@ -26,9 +34,10 @@ from harness.core.view import view
 from harness.terminal.displays import live_for
 from harness.terminal.live import LineLive, standing
 from harness.terminal.screen import Screen, outcome_text
-from harness.terminal.sentences import Teller, sentence
+from harness.terminal.sentences import AUTOPILOT, Teller, sentence
 from harness.terminal.stream import Lines, Mode, layout, mode_of
-from tests.terminal.drill_history import BEGAN, EXPERIMENT, Drill, acted, bounds, curve, pods
+from harness.wiring import session
+from tests.terminal.drill_history import BEGAN, EXPERIMENT, Drill, acted, bounds, curve, pods, transition
 from tests.terminal.test_progress import Gone, Terminal, Tick
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -188,7 +197,11 @@ def test_sentences(event: Event, said: tuple[str, str]) -> None:
 
 def test_a_service_account_is_named_shortly() -> None:
     told = sentence(acted("note", 1.0, "automation", actor="system:serviceaccount:drill-system:drill-autopilot"))
-    assert told == ("responder", "drill-system/drill-autopilot (automation) noted")
+    assert told == ("responder", "autopilot (automation) noted")
+    other = sentence(acted("note", 1.0, "automation", actor="system:serviceaccount:drill-system:other"))
+    assert other == ("responder", "drill-system/other (automation) noted")
+    assert sentence(acted("note", 1.0, actor=AUTOPILOT)) == ("responder", f"{AUTOPILOT} (human) noted")
+    assert "/".join(session.AUTOPILOT) == AUTOPILOT
 
 
 def test_decisions_are_told_with_their_reason() -> None:
@@ -201,15 +214,140 @@ def test_a_text_with_braces_is_shown_as_it_is() -> None:
     assert told == ("responder", "ada (human) noted: {role} {x}")
 
 
-def test_only_news_of_pods_is_told() -> None:
+def told_of(*events: tuple[float, Event]) -> list[list[tuple[str, str]]]:
+    """What a teller says at each event, and at the end."""
     teller = Teller()
-    told = [teller.tell(Record(seq=i, at=BEGAN, event=pods(ready=r, killed=3))) for i, r in enumerate((2, 2, 5))]
-    assert told == [("pods", "2 of 5 ready, 3 OOM kills"), None, ("pods", "5 of 5 ready, 3 OOM kills")]
+    told = [teller.tell(Record(seq=i, at=BEGAN + at, event=event)) for i, (at, event) in enumerate(events)]
+    return [[(line.topic, line.text) for line in lines] for lines in [*told, teller.rest()]]
+
+
+def test_only_news_of_pods_is_told() -> None:
+    told = told_of(*((2.0 * i, pods(ready=r, killed=3)) for i, r in enumerate((2, 2, 2, 5))))
+    assert told == [
+        [], [("pods", "2 of 5 ready, 3 OOM kills")], [], [], [("pods", "5 of 5 ready, 3 OOM kills")]
+    ]  # fmt: skip
+
+
+def test_a_burst_of_changes_of_pods_is_one_line_with_its_last_state() -> None:
+    told = told_of(*((0.3 * i, pods(ready=5 - i, killed=0)) for i in range(5)))
+    assert told == [[], [], [], [], [("pods", "2 of 5 ready")], [("pods", "1 of 5 ready")]]
+
+
+def test_what_is_held_back_of_pods_comes_before_what_it_led_to() -> None:
+    effect = EffectProved(fault="memory", at=bounds(0, 1), proof="3 OOM kills", evidence=(0,))
+    told = told_of((0.0, pods(ready=4, killed=0)), (0.1, pods(ready=2, killed=3)), (0.2, effect))
+    assert told[2] == [("pods", "2 of 5 ready, 3 OOM kills"), ("effect", "memory is proved: 3 OOM kills")]
+    assert told[3] == []
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_what_is_held_back_of_pods_is_shown_when_nothing_else_happens(stream: io.StringIO) -> None:
+    live, drill = live_for(stream, mode_of(stream, "text", TTY)), Drill().injected().add(12.0, pods(ready=4, killed=0))
+    for record in drill.history:
+        live.event(record)
+    live.view(view(EXPERIMENT, drill.history, BEGAN + 12.5))
+    assert "4 of 5 ready" not in stream.getvalue()
+    live.view(view(EXPERIMENT, drill.history, BEGAN + 13.0))
+    assert "22:13:32  pods       4 of 5 ready" in ESCAPE.sub("", stream.getvalue())
+    live.close()
+
+
+def test_what_is_held_back_of_pods_is_shown_when_the_run_is_over() -> None:
+    out = io.StringIO()
+    live = LineLive(Lines(out))
+    live.event(Record(seq=0, at=BEGAN, event=pods(ready=4, killed=0)))
+    live.close()
+    live.close()
+    assert out.getvalue() == "22:13:20  pods       4 of 5 ready\n"
+
+
+def test_nothing_is_said_twice() -> None:
+    checked = "lower the limit; 5 pods; the server accepts it (dry run)"
+    why = "complete: every clock has stopped"
+    plan = InjectionPlanned(fault="memory", kind="memory-limit", summary="lower the limit", changes=(), undo={})
+    told = told_of(
+        (0.0, plan),
+        (0.0, CheckDone(name="plan of memory", ok=True, fact=checked)),
+        (1.0, InjectStarted(fault="memory")),
+        (1.1, InjectDone(fault="memory", outcome="unknown", at=bounds(1, 1.1), detail="reset")),
+        (2.0, UndoStarted(fault="memory")),
+        (2.1, UndoDone(fault="memory", outcome="already", at=bounds(2, 2.1))),
+        (3.0, Decided(intent="end complete", why=why)),
+        (3.0, RunEnded(reason="complete", detail=why)),
+    )
+    assert [line for lines in told for line in lines] == [
+        ("plan", "lower the limit"),
+        ("check", "plan of memory: 5 pods; the server accepts it (dry run)"),
+        ("inject", "memory was sent, its reply was lost: reset"),
+        ("undo", "memory was undone already"),
+        ("ended", why),
+    ]
+
+
+def test_the_reason_of_a_refusal_is_told_once() -> None:
+    def ended(detail: str) -> tuple[str, str]:
+        refused = CheckDone(name="no alert is active", ok=False, fact="Busy is firing", expected="e", remedy="r")
+        (said,), (last,), _ = told_of((0.0, refused), (0.0, RunEnded(reason="refused", detail=detail)))
+        assert said == ("refused", "no alert is active: Busy is firing")
+        return last
+
+    assert ended("Busy is firing") == ("ended", "refused: nothing was injected")
+    assert ended("another run holds the lock") == ("ended", "refused: another run holds the lock")
+
+
+FIRED = "(before the alert fired: it stops no clock)"
+
+
+@pytest.mark.parametrize(
+    ("before", "early"),
+    [
+        (None, True),
+        (transition("pending", 1.0), True),
+        (AlertSeen(alert="HighQueueDepth", state="pending", evaluated_at=None), True),
+        (AlertSeen(alert="HighQueueDepth", state="firing", evaluated_at=None), False),
+        (transition("firing", 1.0), False),
+    ],
+)
+def test_an_acknowledgement_before_the_alert_is_told_as_such(before: Event | None, early: bool) -> None:
+    seen = [] if before is None else [(1.0, before)]
+    *_, (said,), _ = told_of(*seen, (2.0, acted("acknowledged", 2.0)))
+    assert said == ("responder", "ada (human) acknowledged the alert" + (f" {FIRED}" if early else ""))
+
+
+def test_a_run_says_first_what_it_is_about_to_break() -> None:
+    def said(**cluster: str) -> str:
+        started = Drill().history.start.model_copy(update={"cluster": cluster})
+        told = sentence(started)
+        assert told is not None
+        return told[1]
+
+    assert said(provider="local", name="drill", context="drill-local-drill", version="v1.34.4") == (
+        "r1: oom-workers in nova-staging on local cluster drill (context drill-local-drill, v1.34.4), profile smoke, "
+        "responder human"
+    )
+    assert "on cluster eu-1 (context eu-1, v1.33.0)" in said(
+        provider="context", name="eu-1", context="eu-1", version="v1.33.0"
+    )
+    assert said() == "r1: oom-workers in nova-staging, profile smoke, responder human"
+
+
+def test_a_pipe_keeps_names_whole_and_a_terminal_keeps_to_its_width() -> None:
+    name = "configmap/drill-undo-20261122-062648-oom-workers-15ce-memory"
+    text = f"the way back from memory is stored in {name} in nova-staging"
+    assert name in layout("undo", text, "06:26:51").split()
+    assert max(map(len, layout("undo", f"{text} {'x' * 200}", "06:26:51", whole_words=False).splitlines())) <= 80
 
 
 def test_where_things_stand_before_anything_is_broken() -> None:
     shown = view(EXPERIMENT, Drill().planned().history, BEGAN + 7)
-    assert standing(shown) == "watching the steady state for 7 s; HighQueueDepth inactive; queue depth no data"
+    assert standing(shown) == "watching the steady state for 7 s; HighQueueDepth inactive; queue depth not read yet"
+
+
+def test_no_answer_yet_is_not_an_answer_without_data() -> None:
+    drill = Drill().injected()
+    assert "queue depth not read yet" in standing(view(EXPERIMENT, drill.history, BEGAN + 11))
+    drill.add(12.0, curve(11.0, [None]))
+    assert "queue depth no data" in standing(view(EXPERIMENT, drill.history, BEGAN + 12))
 
 
 def test_long_lines_wrap_under_their_own_text() -> None:
