@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.cli.failures import Invocation, guarded, tell, wants_json
-from harness.core.errors import BadInput, ExitCode
+from harness.core.errors import BadInput, DrillError, ExitCode
 
 if TYPE_CHECKING:
     from harness.core.event import Action
@@ -147,16 +147,20 @@ def run(experiment: str, profile: str | None, responder: str | None, *, no_setup
     with _screen(settings.output) as screen:
         from harness import wiring
 
-        outcome = wiring.run_drill(
-            settings,
-            experiment,
-            profile=profile,
-            responder=responder,
-            setup=not no_setup,
-            progress=screen.progress,
-            on_event=screen.on_event,
-            on_view=screen.on_view,
-        )
+        try:
+            outcome = wiring.run_drill(
+                settings,
+                experiment,
+                profile=profile,
+                responder=responder,
+                setup=not no_setup,
+                progress=screen.progress,
+                on_event=screen.on_event,
+                on_view=screen.on_view,
+            )
+        except DrillError:
+            screen.broken_off(settings.runs)
+            raise
         screen.outcome(
             run_id=outcome.run_id,
             folder=outcome.folder,

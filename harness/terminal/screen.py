@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from harness.core.errors import ExitCode
-from harness.core.event import Record
+from harness.core.event import Record, RunStarted
 from harness.core.view import View
 from harness.report.wording import span
 from harness.terminal.displays import live_for, progress_for
@@ -44,6 +44,7 @@ class Screen:
         self._lines = Lines(stream)
         self._monotonic = monotonic
         self._began = monotonic()
+        self._run_id = ""
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +61,8 @@ class Screen:
 
     def on_event(self, record: Record) -> None:
         """Show a fact that was just journalled. Never raises."""
+        if isinstance(record.event, RunStarted):
+            self._run_id = record.event.run_id
         self._live.event(record)
 
     def on_view(self, view: View) -> None:
@@ -73,6 +76,13 @@ class Screen:
             self._lines.json(data)
         elif text:
             self._lines.write(text.rstrip("\n"))
+
+    def broken_off(self, runs: Path) -> None:
+        """Where to read on about a run that an error ended; nothing where none had begun. The error speaks itself."""
+        folder = runs / self._run_id
+        if self._run_id and folder.is_dir():
+            text = "\n".join(["", *_reports(folder), ""])
+            self.answer(text, {"run": {"run_id": self._run_id, "folder": str(folder)}})
 
     def outcome(
         self,

@@ -207,6 +207,21 @@ def test_known_errors_say_fact_expectation_and_remedy(
     assert json.loads(capsys.readouterr().err) == {**error.as_dict(), "exit_code": error.exit_code}
 
 
+def test_a_run_that_was_refused_names_its_folder(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.error = Refused("not-staging", "this is production", expected="staging", remedy="go away")
+    assert main(["run", "x", "--runs", "kept"]) == ExitCode.REFUSED
+    assert "kept" not in capsys.readouterr().out, "there is no folder to look into"
+    folder = Path("kept/r1")
+    folder.mkdir(parents=True)
+    (folder / "report.md").touch()
+    (folder / "journal.jsonl").touch()
+    assert main(["run", "x", "--runs", "kept"]) == ExitCode.REFUSED
+    assert capsys.readouterr().out.endswith("\nreport   kept/r1/report.md\nbeside   journal.jsonl\n")
+    assert main(["run", "x", "--runs", "kept", "--output", "json"]) == ExitCode.REFUSED
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {"run": {"run_id": "r1", "folder": "kept/r1"}}
+
+
 @pytest.mark.parametrize("arguments", [
     ["rnu"], ["run"], ["run", "x", "--profile", "slow"], ["run", "x", "--nope"], ["cluster"], ["assess", "P9"],
     ["run", "x", "--as", "me"], ["ack", "--as", "me"],
