@@ -34,13 +34,22 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def verdict_word(row: SlaRow) -> str:
-    """A promise's verdict for people. What a run that was cut short did not reach failed at nothing."""
+    """A promise's verdict for people. What was not reached and is excused failed at nothing."""
     return "not judged" if row.cut_short else row.verdict
 
 
+def why_not_judged(end_reason: str, *, ended: bool) -> str:
+    """Why what a run did not reach is not judged, as a clause that begins a sentence."""
+    if not ended:
+        return "The run has not ended"
+    if end_reason in {"complete", "timeout"}:
+        return "The run never proved its fault"
+    return "The run was cut short"
+
+
 def cut_short_note(report: Report) -> str:
-    """What to know before the table of a run that was cut short; "" where every promise was judged."""
+    """What to know before the table of targets; "" where every promise was judged."""
     if not any(row.cut_short for row in (*report.slas, *report.alerts)):
         return ""
-    what = "has not ended" if report.header.ended is None else "was cut short"
-    return f"The run {what}: targets it did not reach say nothing of the people, and are not judged."
+    why = why_not_judged(report.header.end_reason, ended=report.header.ended is not None)
+    return f"{why}: targets it did not reach say nothing of the people, and are not judged."

@@ -24,6 +24,7 @@ from harness.core.event import (
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.milestone import Milestone
+from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
 from harness.report.wording import measured, middle, plural, span, target
 
@@ -41,7 +42,7 @@ def findings(
 ) -> tuple[Finding, ...]:
     """All findings, the gravest first, in a stable order."""
     every = [
-        *_promises(promises),
+        *_promises(history, promises),
         *_guards(guards),
         *_put_back(history, clean),
         *_faults(experiment, history),
@@ -54,11 +55,13 @@ def findings(
     return tuple(sorted(every, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def _promises(rows: tuple[SlaRow, ...]) -> Iterator[Finding]:
+def _promises(history: History, rows: tuple[SlaRow, ...]) -> Iterator[Finding]:
     cut_short = [row for row in rows if row.verdict == "NOT REACHED" and row.cut_short]
     if cut_short:
         severity: Severity = "important" if any(row.required for row in cut_short) else "minor"
-        title = f"The run was cut short: {plural(len(cut_short), 'target')} could not be judged"
+        ended = history.ended
+        why = why_not_judged(ended.reason if ended else "", ended=ended is not None)
+        title = f"{why}: {plural(len(cut_short), 'target')} could not be judged"
         detail = "what was not reached by then says nothing of the people; the table of targets says which"
         yield Finding("cut-short", severity, title, detail, ())
     for row in rows:

@@ -16,6 +16,7 @@ from harness.core.event import (
     CheckDone,
     CleanChecked,
     ClockCompared,
+    EffectProved,
     InjectDone,
     InjectionPlanned,
     PhaseTimed,
@@ -57,8 +58,9 @@ def build(experiment: AnyExperiment, history: History) -> Report:
     """The report of a run. `experiment` must be tuned to the run's profile."""
     judgement = judge(experiment, history)
     found = judgement.milestones
-    slas = tuple(_sla_row(result, judgement, history) for result in judgement.slas)
-    alerts = tuple(_sla_row(result, judgement, history) for result in judgement.alerts)
+    excused = _excuses(experiment, history)
+    slas = tuple(_sla_row(result, judgement, history, excused=excused) for result in judgement.slas)
+    alerts = tuple(_sla_row(result, judgement, history, excused=excused) for result in judgement.alerts)
     guards = tuple(_guard_row(result, history) for result in judgement.guards)
     clean = _clean(history)
     drawn = chart(experiment, history, found)
@@ -124,12 +126,18 @@ def _header(experiment: AnyExperiment, history: History) -> Header:
     )
 
 
-def _sla_row(result: SlaResult, judgement: Judgement, history: History) -> SlaRow:
+def _excuses(experiment: AnyExperiment, history: History) -> bool:
+    """Whether what the run did not reach says nothing of the people: it was cut short, or a fault was never proved."""
+    ended = history.ended
+    proved = {event.fault for event in history.all(EffectProved)}
+    return ended is None or ended.reason in _CUT_SHORT or any(fault.id not in proved for fault in experiment.faults)
+
+
+def _sla_row(result: SlaResult, judgement: Judgement, history: History, *, excused: bool) -> SlaRow:
     who, text = _who(result.end, judgement.milestones, history)
     ends = [m for m in (result.start, result.end) if m is not None]
     ended = history.ended
-    unreached = result.verdict is Verdict.NOT_REACHED
-    cut_short = unreached and (ended is None or ended.reason in _CUT_SHORT)
+    cut_short = excused and result.verdict is Verdict.NOT_REACHED
     # How the run ended is told once, in the header, and not again with every row.
     duration, reason = result.duration, result.reason.partition(" (the run ended")[0]
     if cut_short and ended is not None and ended.reason == "recovered":

@@ -78,7 +78,7 @@ class SlaRow:
     reason: str
     evidence: tuple[int, ...]
     cut_short: bool
-    """Not reached because the run itself was cut short: it says nothing of the people."""
+    """Not reached, in a run that was cut short or whose fault was never proved: it says nothing of the people."""
 
 
 @dataclass(frozen=True, slots=True)

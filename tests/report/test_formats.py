@@ -374,6 +374,18 @@ def test_what_a_run_that_was_cut_short_did_not_reach_is_not_judged() -> None:
     assert "The run has not ended: targets" in summary(build(journals.experiment().tuned("smoke"), going.history))
 
 
+def test_what_a_run_whose_fault_was_never_proved_did_not_reach_is_not_judged() -> None:
+    writer = journals.Writer()
+    journals.preflight(writer)
+    journals.paged(writer)
+    writer.add(600, RunEnded(reason="timeout", detail="timeout: the run's 600 s are over"))
+    made = build(journals.experiment().tuned("smoke"), writer.history)
+    assert "The run never proved its fault: targets it did not reach" in summary(made)
+    assert "NOT REACHED" not in summary(made)
+    assert outcome(made, "firing to acknowledged") == "error"
+    assert made.headline.verdict == "UNDECIDED"
+
+
 def test_findings_are_counted_in_words() -> None:
     made = report("oom_workers")
     note = made.findings[0]
