@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
-    """A real cluster that answers, DNS included: the one called "drill" where it is up, else one started here, which
+    """A real cluster with the staging system on it: the one called "drill" where it is up, else one started here, which
     is then taken down again. Progress is shown past pytest's capture: building a cluster can take minutes."""
+    from harness.clusters import roles, staging
     from harness.clusters.select import choose
     from harness.core.errors import DrillError
     from harness.ports.progress import Silent
@@ -57,6 +58,10 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
         pytest.fail(reason, pytrace=False)
     if access is None:
         pytest.skip(reason)
+    with uncaptured():
+        progress = LineProgress(Lines(sys.stderr))
+        staging.deploy(provider, access, "smoke", progress)
+        roles.install(access, progress)
     yield access
     if not was_up:
         provider.down(Silent())
