@@ -57,6 +57,13 @@ class Round(Protocol):
         """Make one round; what is new, and when to come again. Raises DrillError where the source fails."""
 
 
+def fresh_instants(metrics: Metrics, start: Instant, end: Instant, step: float, scrape: float) -> frozenset[Instant]:
+    """The instants of a grid at which Prometheus had scraped anything lately. At all others it only repeats what it
+    knew before it stood still. One scrape may be late."""
+    oldest = 2 * scrape + 0.5
+    return frozenset(at for one in metrics.grid(AGE, start, end, step) for at, age in one.samples if age <= oldest)
+
+
 def signals(experiment: AnyExperiment) -> dict[str, str]:
     """Every PromQL expression that a run samples, by the name under which its samples are journalled."""
     named = {CURVE: experiment.signal.query, "mitigated": experiment.mitigated.query}
@@ -131,13 +138,12 @@ class PrometheusRound:
         if newest <= self._sampled_to:
             return []
         start = self._sampled_to + step
-        oldest = 2 * self.scrape_interval + 0.5  # one scrape may be late
-        ages = {at: age for one in self.metrics.grid(AGE, start, newest, step) for at, age in one.samples}
+        fresh = fresh_instants(self.metrics, start, newest, step, self.scrape_interval)
         found: list[Event] = []
         for name, query in signals(self.experiment).items():
             series = self.metrics.grid(query, start, newest, step)
             values = dict(series[0].samples) if len(series) == 1 else {}
-            values = {at: value for at, value in values.items() if ages.get(at, oldest + 1.0) <= oldest}
+            values = {at: value for at, value in values.items() if at in fresh}
             count = round((newest - start) / step) + 1
             grid = [start + i * step for i in range(count)]
             samples = tuple((self._middle(at), _finite(values.get(at))) for at in grid)

@@ -20,7 +20,7 @@ from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, In
 from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec
 from harness.core.inbox import POLICY
 from harness.core.quantity import format_duration
-from harness.engine.observe import covers
+from harness.engine.observe import covers, fresh_instants
 from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.ports.cluster import Cluster, Identity, NotFound, Ref
@@ -335,12 +335,13 @@ class Preflight:
             newest = (theirs // step) * step
             start = newest - max(step, (condition.for_ // step) * step)
             series = self._peers.metrics.grid(condition.query, start, newest, step)
-            values = [v for _, v in series[0].samples] if len(series) == 1 else []
+            fresh = fresh_instants(self._peers.metrics, start, newest, step, scrape)
+            values = [v for at, v in series[0].samples if at in fresh] if len(series) == 1 else []
             complete = len(values) == round((newest - start) / step) + 1
             if complete and all(condition.holds(v) for v in values):
                 return f"{condition} for {condition.for_:g} s ({len(values)} samples, newest {values[-1]:g})"
             if self._clock.now() >= deadline:
-                seen = f"the newest value is {values[-1]:g}" if values else "there is no data"
+                seen = f"the newest value is {values[-1]:g}" if values else "there is no fresh data"
                 raise Refused(
                     "not-steady",
                     f"{condition} has not held for {condition.for_:g} s: {seen}",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from harness.core.event import SignalRead
+import pytest
+
+from harness.core.errors import Refused
+from harness.core.event import ChannelChanged, SignalRead
+from harness.core.verdict import Verdict, judge
 from harness.engine.observe import PrometheusRound, signals
-from tests.fakes.drill import Drill
+from tests.fakes.drill import Drill, fired
 
 
 def test_what_prometheus_repeats_while_it_stands_still_is_no_data() -> None:
@@ -32,3 +36,22 @@ def test_what_prometheus_repeats_while_it_stands_still_is_no_data() -> None:
         assert len(missing) >= 7
         assert [value for at, value in read.samples if at < froze] != []
         assert all(value is not None for at, value in read.samples if at < froze)
+
+
+def test_a_system_that_is_not_looked_at_is_not_steady() -> None:
+    drill = Drill()
+    drill.world.metrics_frozen = True
+    drill.world.run_for(10.0)
+    with pytest.raises(Refused) as caught:
+        drill.preflight()
+    assert caught.value.slug == "not-steady"
+    assert "no fresh data" in caught.value.fact
+
+
+def test_a_guard_is_not_met_where_prometheus_was_lost_at_the_end() -> None:
+    drill = Drill()
+    drill.respond()
+    lost = ChannelChanged(channel="Prometheus", up=False, detail="connection refused")
+    drill.feed.when(fired(12.0), lambda _: drill.feed.put(lost))
+    history = drill.run()
+    assert [guard.verdict for guard in judge(drill.experiment, history).guards] == [Verdict.UNDECIDED]
