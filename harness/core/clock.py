@@ -50,6 +50,11 @@ class Bounds(BaseModel):
         """How much is not known, in seconds."""
         return self.latest - self.earliest
 
+    @property
+    def middle(self) -> float:
+        """The best single figure for what is only bounded; where it has no upper bound, its lower one."""
+        return self.earliest if math.isinf(self.latest) else (self.earliest + self.latest) / 2
+
     def shifted(self, offset: Bounds) -> Bounds:
         """The same instant on our clock, where `offset` bounds (their clock - our clock)."""
         return Bounds(earliest=self.earliest - offset.latest, latest=self.latest - offset.earliest)

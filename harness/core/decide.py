@@ -100,12 +100,15 @@ def phase(history: History) -> Phase:
 
 def decide(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Decision:
     """The next step of a run whose preflight has passed. `experiment` is tuned to `profile`."""
-    begun = {event.fault for event in history.all(InjectStarted)}
-    waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
+    acted_upon = _acted_upon(history)
+    if acted_upon is not None:
+        return _wind_down(history, acted_upon, now)
     missing = outstanding(experiment, history)
-    ending = _acted_upon(history) or why_over(experiment, profile, history, now, missing)
+    ending = why_over(experiment, profile, history, now, missing)
     if ending is not None:
         return _wind_down(history, ending, now)
+    begun = {event.fault for event in history.all(InjectStarted)}
+    waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
     if waiting:
         return Decision((Intent("inject", waiting[0]),), f"fault {waiting[0]} is due and all checks have passed", now)
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))

@@ -6,7 +6,6 @@ that they cannot disagree with the report: clocks and verdicts come from the sam
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -193,7 +192,7 @@ def _clock(result: SlaResult, now: Instant, *, ended: bool) -> RunningClock:
         target=sla.within,
         required=sla.required,
         state=state,
-        elapsed=None if spent is None else _middle(spent),
+        elapsed=None if spent is None else spent.middle,
         is_late=spent is not None and spent.earliest > sla.within,
         verdict=result.verdict if state == "done" else None,
     )
@@ -203,10 +202,6 @@ def _spent(result: SlaResult, now: Instant, *, running: bool) -> Bounds | None:
     if running and result.start is not None:
         return result.start.at.until(Bounds.at(max(now, result.start.at.latest))).clipped(not_before=0.0)
     return result.duration
-
-
-def _middle(bounds: Bounds) -> float:
-    return bounds.earliest if math.isinf(bounds.latest) else (bounds.earliest + bounds.latest) / 2
 
 
 def _alert(name: str, history: History, judgement: Judgement) -> AlertView:

@@ -92,7 +92,7 @@ class PrometheusRound:
     def look(self, now: Instant) -> tuple[list[Event], Instant]:
         """See `Round`."""
         found: list[Event] = []
-        theirs = now + (self.offset.earliest + self.offset.latest) / 2
+        theirs = now + self.offset.middle
         rules = [r for r in self.metrics.rules() if any(r.alert == a.name for a in self.experiment.alerts)]
         for rule in rules:
             found += self._rule(rule, now)
@@ -163,8 +163,7 @@ class PrometheusRound:
         return Bounds.at(stamp).shifted(self.offset)
 
     def _middle(self, stamp: Instant) -> Instant:
-        ours = self._ours(stamp)
-        return round((ours.earliest + ours.latest) / 2, 3)
+        return round(self._ours(stamp).middle, 3)
 
     def _next(self, rules: Sequence[Rule], now: Instant) -> Instant:
         """Just after the next evaluation of the group: the earliest moment at which anything can be new."""
@@ -402,18 +401,6 @@ class ThreadedFeed:
             return cluster.watch(kind, namespace, labels, self._stop)
 
         self._start(name, lambda: self._watch(name, stream, update))
-
-    def every(self, name: str, seconds: float, act: Callable[[], Sequence[Event]]) -> None:
-        """Call `act` every `seconds`, for chores such as renewing the lock; what it answers is recorded."""
-
-        class Chore:
-            def __init__(self) -> None:
-                self.name = name
-
-            def look(self, now: Instant) -> tuple[list[Event], Instant]:
-                return list(act()), now + seconds
-
-        self.poll(Chore())
 
     def close(self) -> None:
         """Stop all watchers and wait for them."""

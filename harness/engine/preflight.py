@@ -314,9 +314,7 @@ class Preflight:
         for spec in self._experiment.faults:
             fault = self._faults[spec.kind]
             with self._check(f"plan of {spec.id}") as tell:
-                plan = fault.plan(spec, self._experiment.namespace, self._peers.cluster)
-                check_blast_radius(spec, plan)
-                fault.apply(plan.undo, self._peers.cluster, dry_run=True)
+                plan = checked_plan(spec, fault, self._experiment.namespace, self._peers.cluster)
                 tell(f"{plan.summary}; {plan.pods} pods; the server accepts it (dry run)")
                 event: InjectionPlanned = planned(spec.id, spec.kind, plan)
                 self._record(event)
@@ -331,7 +329,7 @@ class Preflight:
         step = max(1.0, float(round(scrape)))
         deadline = self._clock.now() + condition.for_ + STEADY_GRACE
         while True:
-            theirs = self._clock.now() + (offset.earliest + offset.latest) / 2
+            theirs = self._clock.now() + offset.middle
             newest = (theirs // step) * step
             start = newest - max(step, (condition.for_ // step) * step)
             series = self._peers.metrics.grid(condition.query, start, newest, step)
@@ -374,8 +372,10 @@ class Preflight:
         self._record(CheckDone(name=name, ok=True, fact="; ".join(facts)))
 
 
-def check_blast_radius(spec: FaultSpec, plan: Plan) -> None:
-    """Raise Refused where a plan would touch more than its fault declares."""
+def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cluster) -> Plan:
+    """The plan of a fault that stays within its declared blast radius and that the API server would take. Raises what
+    `plan` raises, Refused where it would touch more than the fault declares, and what the dry run answers."""
+    plan = fault.plan(spec, namespace, cluster)
     if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
         raise Refused(
             "blast-radius",
@@ -383,6 +383,8 @@ def check_blast_radius(spec: FaultSpec, plan: Plan) -> None:
             expected=f"at most {spec.blast_radius.pods} pods and {spec.blast_radius.objects} objects",
             remedy="raise `blast_radius` on purpose, or narrow the fault",
         )
+    fault.apply(plan.undo, cluster, dry_run=True)
+    return plan
 
 
 def _check_marker(cluster: Cluster) -> str:

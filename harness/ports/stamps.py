@@ -71,5 +71,5 @@ def compare(
 
 def _wait_for_the_turn(known: Bounds, stamp: Stamp, at: Instant, pause: Callable[[float], bool]) -> bool:
     """Wait until a request sent now would be stamped when, by the middle of what is known, the peer's second turns."""
-    middle = (known.earliest + known.latest) / 2 + (stamp.received - stamp.sent) / 2
+    middle = known.middle + (stamp.received - stamp.sent) / 2
     return pause(-(at + middle) % 1.0)

@@ -11,7 +11,6 @@ from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.core.samples import Sampled, samples
 from harness.report.values import Band, Chart, Line, Marker
-from harness.report.wording import middle
 
 CURVE = "curve"
 _MARKED = (
@@ -52,10 +51,10 @@ def chart(experiment: AnyExperiment, history: History, found: dict[str, Mileston
         return None
     injected = found.get("injected")
     zero_name = next((name for name in ("firing", "injected") if name in found), "start of the run")
-    zero = middle(found[zero_name].at) if zero_name in found else history.started_at
+    zero = found[zero_name].at.middle if zero_name in found else history.started_at
     seen = [sample.at for sample in read] + [record.at for record, _ in pods]
     # The clean check may come long after everybody has left: what is drawn ends with what was watched.
-    end = max(seen + [middle(found[name].at) for name in _MARKED if name in found])
+    end = max(seen + [found[name].at.middle for name in _MARKED if name in found])
     first = min(seen)
     if injected is not None:
         lead = max(10.0, 0.15 * (end - injected.at.earliest))
@@ -113,12 +112,12 @@ def _bands(
         stop, label = end, f"{done.fault} in force"
         fix = found.get("fix.applied")
         if undo is not None and undo.outcome == "already" and fix is not None:
-            stop, label = middle(fix.at), f"{done.fault} in force until the responder's fix"
+            stop, label = fix.at.middle, f"{done.fault} in force until the responder's fix"
         elif undo is not None and undo.outcome == "already":
-            stop, label = middle(undo.at), f"{done.fault} in force, at the latest until it was found restored"
+            stop, label = undo.at.middle, f"{done.fault} in force, at the latest until it was found restored"
         elif undo is not None:
-            stop = middle(undo.at)
-        start = middle(done.at)
+            stop = undo.at.middle
+        start = done.at.middle
         bands.append(Band("fault", label, "fault", start - zero, max(start, min(stop, end)) - zero))
     for alert in experiment.alerts:
         bands += _alert_bands(alert.name, history, zero, end)
@@ -132,9 +131,9 @@ def _alert_bands(alert: str, history: History, zero: float, end: float) -> list[
         after = moves[index + 1] if index + 1 < len(moves) else None
         if move.to == "resolved":
             continue
-        stop = end if after is None else min(middle(after.at), end)
+        stop = end if after is None else min(after.at.middle, end)
         kind = move.to
-        start = middle(move.at)
+        start = move.at.middle
         bands.append(Band(alert, f"{alert} {kind}", kind, start - zero, max(start, stop) - zero))
     return bands
 
@@ -151,7 +150,7 @@ def _markers(experiment: AnyExperiment, found: dict[str, Milestone], zero: float
         who = milestone.actor_kind
         markers.append(
             Marker(
-                middle(milestone.at) - zero, name,
+                milestone.at.middle - zero, name,
                 "automation" if who == "automation" else "human" if who else "machine",
             )
         )  # fmt: skip

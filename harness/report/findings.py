@@ -26,7 +26,7 @@ from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
-from harness.report.wording import measured, middle, plural, span, target
+from harness.report.wording import measured, plural, span, target
 
 _CLOCK_LIMIT = 1.0
 _SEVERITY = re.compile(r"\bP[1-4]\b", re.IGNORECASE)
@@ -230,14 +230,14 @@ def _order(history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
         return
     looks = [
         (record, act) for record, act in history.records(ResponderActed)
-        if act.action == "looked" and act.counted and middle(act.at) < middle(fix.at)
+        if act.action == "looked" and act.counted and act.at.middle < fix.at.middle
     ]  # fmt: skip
     if not looks:
         detail = "no look at the pods is recorded before the fix: diagnose first, change second"
         yield Finding("changed-before-looking", "minor", "The fix came before any look", detail, fix.evidence)
         return
     record, act = looks[0]
-    lead = span(middle(fix.at) - middle(act.at))
+    lead = span(fix.at.middle - act.at.middle)
     sure = "" if act.at.latest <= fix.at.earliest else " (their bounds overlap, so the order is likely, not certain)"
     automated = "AUTOMATION: " if act.actor_kind == "automation" else ""
     detail = f"{automated}{act.actor} looked {lead} before the fix{sure}" + (f": {act.text}" if act.text else "")
@@ -250,7 +250,7 @@ def _observers(history: History) -> Iterator[Finding]:
         compared.peer: (record.seq, compared) for record, compared in history.records(ClockCompared)
     }
     for peer, (seq, compared) in sorted(latest.items()):
-        off = middle(compared.offset)
+        off = compared.offset.middle
         if abs(off) > _CLOCK_LIMIT:
             word = "ahead of" if off > 0 else "behind"
             detail = f"{span(abs(off), 3)} {word} ours; every time from there was moved by it, within its bounds"

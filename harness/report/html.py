@@ -72,7 +72,6 @@ def _environment() -> Environment:
                 "span",
                 "target",
                 "measured",
-                "middle",
                 "within",
                 "since",
                 "uncertainty",

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from harness.core.clock import Bounds, utc
 from harness.report.values import GuardRow, Report, SlaRow
-from harness.report.wording import measured, middle, target
+from harness.report.wording import measured, target
 
 
 def render_junit(report: Report) -> bytes:
@@ -23,7 +23,7 @@ def render_junit(report: Report) -> bytes:
         ("run_id", header.run_id), ("profile", header.profile), ("responder", header.responder),
         ("namespace", header.namespace), ("digest", header.digest), ("harness_version", header.harness_version),
         ("verdict", report.headline.verdict), ("exit_code", str(report.headline.exit_code)),
-        *((f"clock.{row.peer}.offset_seconds", f"{middle(row.offset):.6f}") for row in report.clocks),
+        *((f"clock.{row.peer}.offset_seconds", f"{row.offset.middle:.6f}") for row in report.clocks),
     ])  # fmt: skip
     for kind, rows in (("sla", report.slas), ("alert", report.alerts)):
         for row in rows:
@@ -62,7 +62,7 @@ def _promise(suite: ET.Element, experiment: str, kind: str, row: SlaRow) -> None
     case = ET.SubElement(suite, "testcase", classname=f"{experiment}.{kind}",
                           name=f"{row.from_} to {row.to} within {target(row.target)}")  # fmt: skip
     if row.measured is not None and not math.isinf(row.measured.latest):
-        case.set("time", f"{max(0.0, middle(row.measured)):.3f}")
+        case.set("time", f"{max(0.0, row.measured.middle):.3f}")
     _properties(case, [
         ("target_seconds", f"{row.target:.3f}"), *_bounds("measured", row.measured),
         ("verdict", row.verdict), ("required", str(row.required).lower()), ("who", row.who_text),

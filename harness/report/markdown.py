@@ -17,7 +17,6 @@ from harness.report.wording import (
     clean,
     clock,
     measured,
-    middle,
     since,
     span,
     stamp,
@@ -170,7 +169,7 @@ def _timeline(report: Report) -> str:
         name = f"**{escape(moment.name)}**" if moment.is_milestone else escape(moment.name)
         who = " ".join(filter(None, (code(moment.actor) if moment.actor else "", _who(moment.who, moment.who_text))))
         return (
-            clock(middle(moment.at)), uncertainty(moment.at),
+            clock(moment.at.middle), uncertainty(moment.at),
             since(moment.from_firing) if moment.from_firing is not None else "",
             since(moment.from_injection) if moment.from_injection is not None else "",
             name + (f"<br>{escape(moment.detail)}" if moment.detail else ""), who, escape(moment.source),
@@ -232,7 +231,7 @@ def _setup(report: Report) -> str:
         ]  # fmt: skip
         parts.append("## Preflight\n\n" + _table(("", "Check", "Fact", "Evidence"), rows))
     if report.clocks:
-        rows2 = [(escape(c.peer), f"{middle(c.offset):+.3f} s ± {c.offset.width / 2:.3f}", escape(c.method),
+        rows2 = [(escape(c.peer), f"{c.offset.middle:+.3f} s ± {c.offset.width / 2:.3f}", escape(c.method),
                   _cite(c.evidence)) for c in report.clocks]  # fmt: skip
         parts.append("## Clocks\n\nTheir clock less ours.\n\n" + _table(("Peer", "Offset", "How", "Evidence"), rows2))
     if report.phases:

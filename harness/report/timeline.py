@@ -29,7 +29,7 @@ from harness.core.event import (
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.report.values import Moment, Who
-from harness.report.wording import middle, undone
+from harness.report.wording import undone
 
 
 def value_text(value: object) -> str:
@@ -106,7 +106,7 @@ class _Entry:
 
 
 def _from(zero: Milestone | None, at: Bounds) -> float | None:
-    return None if zero is None else middle(at) - middle(zero.at)
+    return None if zero is None else at.middle - zero.at.middle
 
 
 def _grouped(found: dict[str, Milestone]) -> list[tuple[list[str], Milestone]]:

@@ -53,11 +53,6 @@ def target(seconds: float) -> str:
     return span(seconds, 3, trim=True)
 
 
-def middle(bounds: Bounds) -> float:
-    """The middle of finite bounds, else their finite end."""
-    return bounds.earliest if math.isinf(bounds.latest) else (bounds.earliest + bounds.latest) / 2
-
-
 def measured(bounds: Bounds | None, against: float | None = None) -> str:
     """A measured duration with its bounds where they matter: "12.3 s (12.1 to 12.5)".
 
@@ -71,7 +66,7 @@ def measured(bounds: Bounds | None, against: float | None = None) -> str:
     digits = 2 if bounds.width > EXACT and bounds.width < 0.2 else 1
     if against is not None and any(abs(end - against) < 0.1 for end in ends):
         digits = 3
-    text = span(middle(bounds), digits)
+    text = span(bounds.middle, digits)
     if bounds.width <= EXACT:
         return text
     if ends[0] >= 0 and ends[1] < 60:

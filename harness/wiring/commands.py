@@ -14,7 +14,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode, Refused
 from harness.core.event import Action
 from harness.ports.cluster import Cluster, Ref
 from harness.ports.progress import Progress
-from harness.wiring.judging import close_journal, read_run
+from harness.wiring.judging import close_journal
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import (
     ROOT,
@@ -37,7 +37,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     """What a run would change and how it would be undone; changes nothing."""
     from harness import catalog, loading
     from harness.adapters.system_clock import SystemClock
-    from harness.engine.preflight import Preflight, check_blast_radius
+    from harness.engine.preflight import Preflight, checked_plan
 
     loaded = loading.load(loading.find(experiment, ROOT))
     profile_name = choose_profile(loaded.experiment, profile)
@@ -60,9 +60,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
         preflight.guards()
         faults = catalog.faults()
         for spec in tuned.faults:
-            plan = faults[spec.kind].plan(spec, tuned.namespace, cluster)
-            check_blast_radius(spec, plan)
-            faults[spec.kind].apply(plan.undo, cluster, dry_run=True)
+            plan = checked_plan(spec, faults[spec.kind], tuned.namespace, cluster)
             lines.append(f"fault {spec.id} ({spec.kind}): {plan.summary}")
             for change in plan.changes:
                 lines.append(f"  {change.object} {change.path}")
@@ -191,10 +189,9 @@ def status(settings: Settings) -> StatusReport:
             cluster.close()
     latest = settings.runs / "latest"
     if (latest / "journal.jsonl").exists():
-        _, history = read_run(latest)
-        outcome = _headline(latest)
-        lines.append(f"last run  {history.start.run_id}: {outcome}")
-        data["last_run"] = {"run_id": history.start.run_id, "outcome": outcome}
+        run_id, outcome = latest.resolve().name, _headline(latest)
+        lines.append(f"last run  {run_id}: {outcome}")
+        data["last_run"] = {"run_id": run_id, "outcome": outcome}
     else:
         lines.append("last run  none yet; try: make drill EXP=oom-workers")
     return StatusReport(lines, exit_code, data)

@@ -354,12 +354,8 @@ def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
         del frame
         put(StopAsked(by=signal.Signals(number).name))
 
-    before = {number: signal.signal(number, ask) for number in _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with _handled(ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -370,12 +366,19 @@ def _terminable() -> Iterator[None]:
         del frame
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, interrupt) for number in _heeded(signal.SIGTERM, signal.SIGHUP)}
+    with _handled(interrupt, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Let `handler` have these signals, those aside that are to be ignored; give them back afterwards."""
+    before = {number: signal.signal(number, handler) for number in _heeded(*numbers)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _heeded(*numbers: signal.Signals) -> list[signal.Signals]:
