@@ -139,10 +139,24 @@ def drill(context: click.Context) -> ExitCode | None:
     "--responder", type=RESPONDERS, envvar="RESPONDER", show_envvar=True, help="Who answers the page in this run."
 )
 @click.option("--no-setup", is_flag=True, help="Use the cluster and the staging system as they are.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be changed and how it is undone, as `plan` does.")
 @_peers
 @_where
-def run(experiment: str, profile: str | None, responder: str | None, *, no_setup: bool, **flags: Any) -> ExitCode:
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    experiment: str,
+    profile: str | None,
+    responder: str | None,
+    *,
+    no_setup: bool,
+    dry_run: bool,
+    **flags: Any,
+) -> ExitCode:
     """Run one EXPERIMENT, from set-up to report."""
+    if dry_run:
+        return _as_code(context.invoke(plan, experiment=experiment, profile=profile, **flags))
     settings = _settings(flags)
     with _screen(settings.output) as screen:
         from harness import wiring
@@ -270,6 +284,48 @@ def recover(*, force: bool, **flags: Any) -> ExitCode:
         code = outcome.exit_code
         screen.answer("\n".join(outcome.lines), {"recovered": outcome.lines, "exit_code": int(code)})
     return code
+
+
+@drill.command()
+@click.argument("reason", required=False, default="")
+@_where
+def halt(reason: str, **flags: Any) -> ExitCode:
+    """Stop all drills on the cluster, for REASON.
+
+    Running ones end with everything undone, new ones are refused, until `drill resume`.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+
+    answer = wiring.halt(settings, reason)
+    _screen(settings.output).answer(answer, {"halted": True, "told": answer})
+    return ExitCode.MET
+
+
+@drill.command()
+@_where
+def resume(**flags: Any) -> ExitCode:
+    """Allow drills again after `drill halt`."""
+    settings = _settings(flags)
+    from harness import wiring
+
+    answer = wiring.resume(settings)
+    _screen(settings.output).answer(answer, {"halted": False, "told": answer})
+    return ExitCode.MET
+
+
+@drill.command()
+@click.option("--once", is_flag=True, help="Look once, waiting out the lock of a run that died, and end.")
+@_where
+def sweep(*, once: bool, **flags: Any) -> ExitCode:
+    """Undo what dead or overdue runs left, as long as it runs.
+
+    This is what the sweeper in the cluster does; in a pod it acts as the pod's ServiceAccount.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+
+    return wiring.sweep(settings, _screen(settings.output).line, once=once)
 
 
 @drill.command()

@@ -74,6 +74,8 @@ EndReason = Literal["complete", "timeout", "aborted", "stopped", "error"]
 ENDINGS: dict[str, EndReason] = {
     "complete": "complete", "timeout": "timeout", "aborted": "aborted", "stopped": "stopped", "error": "error",
 }  # fmt: skip
+_ALL_DONE = "every clock has stopped and the alert is resolved"
+_ALL_PROVED = "every fault has taken effect, and no alert is expected that would have to be waited for"
 _WINDING_DOWN = ("undo", "check", "end")
 
 
@@ -147,7 +149,7 @@ def why_over(
         over = now >= history.started_at + profile.timeout
         return Ending("complete", "nothing was injected, and the time to stay silent is over") if over else None
     if not missing and len(history.all(InjectDone)) == len(experiment.faults):
-        return Ending("complete", "every clock has stopped and the alert is resolved")
+        return Ending("complete", _ALL_DONE if experiment.alerts else _ALL_PROVED)
     started = _zero(history)
     if started is not None and now >= started + profile.timeout:
         return Ending("timeout", f"the run's {profile.timeout:g} s are over; still open: {', '.join(missing)}")
@@ -160,6 +162,10 @@ def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
     The all clear is a responder's word that the people are done: from then on only what the machines still owe is
     waited for, and an SLA whose end nobody brought about is judged as not reached.
     """
+    if not experiment.alerts:
+        proved = {event.fault for event in history.all(EffectProved)}
+        provable = [fault.id for fault in experiment.faults if effect_deadline(experiment, fault.id) is not None]
+        return tuple(f"{fault}.effective" for fault in provable if fault not in proved)
     machine: dict[str, None] = {}
     for alert in experiment.alerts:
         machine[f"{alert.name}.firing"] = None
@@ -168,8 +174,6 @@ def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
     people: dict[str, None] = dict.fromkeys(sla.to for sla in experiment.slas if sla.to != "clean")
     if any(act.action == "acknowledged" and act.actor_kind == "automation" for act in history.all(ResponderActed)):
         people["all_clear"] = None  # the automation has begun, and closing is part of its work
-    if not experiment.alerts:
-        return ()
     found = milestones(experiment, history)
     wanted = machine if "all_clear" in found else people | machine
     return tuple(name for name in wanted if name not in found)
@@ -188,7 +192,8 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
     why = f"{ending.reason}: {ending.detail}"
     if due:
         return Decision((Intent("undo", due[0]),), why, now)
-    if not history.plans() or not history.all(InjectStarted):
+    begun = {event.fault for event in history.all(InjectStarted)}
+    if not history.plans() or begun <= history.taken_over():
         return Decision((Intent("end", reason=ending.reason),), why, now)
     checks = history.records(CleanChecked)
     since = max(r.at for kind in (InjectStarted, UndoDone) for r, _ in history.records(kind))

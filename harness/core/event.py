@@ -93,12 +93,13 @@ class ClockCompared(Fact):
 
 
 class CheckDone(Fact):
-    """One preflight check."""
+    """One preflight check. `warning` is what the check lets pass and people should know all the same."""
 
     type: Literal["check.done"] = "check.done"
     name: str
     ok: bool
     fact: str
+    warning: str = ""
     slug: str = ""
     expected: str = ""
     remedy: str = ""
@@ -308,11 +309,12 @@ class UndoStarted(Fact):
 
 
 class UndoDone(Fact):
-    """How an undo ended. `already` means the value was found back at what it was before the fault."""
+    """How an undo ended. `already` means the value was found back at what it was before the fault; `taken over`, that
+    whoever took the namespace's lock from this run has removed its undo record, which is only done after an undo."""
 
     type: Literal["undo.done"] = "undo.done"
     fault: str
-    outcome: Literal["restored", "already", "refused", "vanished", "failed"]
+    outcome: Literal["restored", "already", "refused", "vanished", "failed", "taken over"]
     at: Bounds
     detail: str = ""
 

@@ -104,6 +104,8 @@ class FaultSpec(Frozen):
     id: Name
     kind: str
     blast_radius: BlastRadius
+    accepted_owners: tuple[str, ...] = ()
+    """Controllers that manage the changed field and were suspended for the drill, as the refusal names them."""
 
 
 class ExpectedAlert(Frozen):

@@ -108,11 +108,16 @@ class History:
                     state[fault] = True
                 case InjectDone(fault=fault, outcome="failed"):
                     state[fault] = False
-                case UndoDone(fault=fault, outcome="restored" | "already" | "vanished"):
+                case UndoDone(fault=fault, outcome="restored" | "already" | "vanished" | "taken over"):
                     state[fault] = False
                 case _:
                     pass
         return tuple(fault for fault, is_open in state.items() if is_open)
+
+    def taken_over(self) -> frozenset[str]:
+        """Faults that somebody else undid, who had taken the lock from this run."""
+        ends = {done.fault: done.outcome for done in self.all(UndoDone)}
+        return frozenset(fault for fault, outcome in ends.items() if outcome == "taken over")
 
     @property
     def is_clean(self) -> bool | None:

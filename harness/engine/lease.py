@@ -4,6 +4,8 @@ The library's election keeps believing that it leads while the API server is fro
 that could not renew for its whole duration knows by its own clock that the lock may be somebody else's, and says so
 before anybody else may take it. A foreign lock counts as lapsed only after it was watched unchanged for its whole
 duration on our own clock: stamps of other machines are not compared with ours.
+
+The lock also says what its holder does: the phase of a run, or that it is a recovery, which others wait for.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event as Flag
-from threading import Thread
-from typing import Self
+from threading import Lock, Thread
+from typing import Literal, Self
 
 from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError, Refused, Unreachable
@@ -22,22 +24,81 @@ NAME = "drill"
 DURATION = 15
 """Seconds for which a renewal holds."""
 RENEW_EVERY = 4.0
+PHASE = "drill.internal/phase"
+RECOVERING = "recovering"
+"""The phase of a holder that only brings things back. It is worth waiting for: it ends by itself."""
+RECOVERY_TAKES = 180.0
+"""Seconds for which a recovery is waited for before its lock counts as any other."""
+
+Standing = Literal["free", "unknown", "alive", "lapsed"]
+
+
+class Watched:
+    """What our own eyes say of a lock in other hands. Pure; `now` is the watcher's clock."""
+
+    def __init__(self) -> None:
+        self._stamp: str | None = None
+        self._since: Instant = 0.0
+
+    def look(self, held: Json | None, now: Instant) -> Standing:
+        """The standing of the lock that was just read; None where there is no such object.
+
+        "alive" after a renewal was seen, "lapsed" after its whole duration without one, "unknown" before either.
+        """
+        spec = (held or {}).get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        if not holder:
+            self._stamp = None
+            return "free"
+        stamp = f"{holder} {spec.get('renewTime', '')}"
+        if self._stamp is None:
+            self._stamp, self._since = stamp, now
+            return "unknown"
+        if stamp != self._stamp:
+            self._stamp, self._since = stamp, now
+            return "alive"
+        return "lapsed" if now - self._since >= lapses_after(held) else "unknown"
+
+    def miss(self) -> None:
+        """The lock could not be read. A holder could not renew it either, so the watch begins anew: it must be given
+        its whole duration from the moment when the API server answers again."""
+        self._stamp = None
+
+
+def lapses_after(held: Json | None) -> float:
+    """Seconds for which the holder's renewal holds."""
+    return float(((held or {}).get("spec") or {}).get("leaseDurationSeconds") or DURATION)
+
+
+def holder_of(held: Json) -> str:
+    """Who holds it; empty for nobody."""
+    return str((held.get("spec") or {}).get("holderIdentity") or "")
+
+
+def phase_of(held: Json) -> str:
+    """What its holder says it is doing; empty where it does not say."""
+    return str((held["metadata"].get("annotations") or {}).get(PHASE, ""))
 
 
 class Lease:
-    """The lock of one run. `wait(seconds)` is the caller's interruptible wait and answers False to give up."""
+    """The lock of one run or one recovery. `wait(seconds)` is the caller's interruptible wait and answers False to
+    give up. Thread-safe."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, namespace: str, holder: str) -> None:
+    def __init__(
+        self, cluster: Cluster, clock: Clock, namespace: str, holder: str, *, phase: str = "", name: str = NAME
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._ref = Ref("Lease", namespace, NAME)
+        self._ref = Ref("Lease", namespace, name)
         self._holder = holder
         self._renewed: Instant | None = None
+        self._phase = phase
+        self._turn = Lock()
 
     def acquire(self, wait: Callable[[float], bool], say: Callable[[str], None]) -> None:
-        """Take the lock, waiting out a dead holder's. Raises Refused where a living run holds it."""
-        seen: str | None = None
-        since = self._clock.now()
+        """Take the lock, waiting out a dead holder's, and a recovery. Raises Refused where a living run holds it."""
+        watched = Watched()
+        began, told = self._clock.now(), False
         while True:
             if self._create():
                 return
@@ -45,34 +106,59 @@ class Lease:
                 held = self._cluster.get(self._ref)
             except NotFound:
                 continue
-            spec = held.get("spec", {})
-            other = spec.get("holderIdentity") or ""
-            stamp = f"{other} {spec.get('renewTime', '')}"
-            lapses = float(spec.get("leaseDurationSeconds") or DURATION)
-            if seen is not None and stamp != seen and other not in {"", self._holder}:
-                raise _busy(self._ref, other)
-            if other in {"", self._holder} or (seen == stamp and self._clock.now() - since >= lapses):
+            other = holder_of(held)
+            standing = "lapsed" if other == self._holder else watched.look(held, self._clock.now())
+            if standing in {"free", "lapsed"}:
                 if self._take(held):
                     return
-                seen, since = None, self._clock.now()
+                watched.miss()
                 continue
-            if seen is None:
-                seen, since = stamp, self._clock.now()
-                say(f"{other} holds the lock; waiting up to {lapses:.0f} s to see whether it still lives")
+            recovering = phase_of(held) == RECOVERING and self._clock.now() - began < RECOVERY_TAKES
+            if standing == "alive" and not recovering:
+                raise _busy(self._ref, other)
+            if not told:
+                told = True
+                say(
+                    f"{other} is bringing back what an earlier run left; waiting for it"
+                    if recovering
+                    else f"{other} holds the lock; waiting up to {lapses_after(held):.0f} s to see whether it still "
+                    "lives"
+                )
             if not wait(1.0):
                 raise _busy(self._ref, other)
 
+    def try_acquire(self, held: Json | None) -> bool:
+        """Take the lock as it was just read (None: there was none), whoever holds it; False where it moved meanwhile.
+
+        For a caller that has watched it lapse, or that takes it from a run which overstays its deadline: the holder
+        learns it at its next renewal.
+        """
+        return self._create() if held is None else self._take(held)
+
     def renew(self) -> None:
         """Extend the lock. Raises Refused where it was lost; an unreachable API server is left to `is_lost`."""
-        started = self._clock.now()
-        try:
-            held = self._cluster.get(self._ref)
-            if held.get("spec", {}).get("holderIdentity") != self._holder:
-                raise _lost(self._ref, held.get("spec", {}).get("holderIdentity") or "nobody")
-            self._cluster.replace(self._body(held))
-        except (Conflict, NotFound) as error:
-            raise _lost(self._ref, "somebody else") from error
-        self._renewed = started
+        with self._turn:
+            self._renew()
+
+    def hold(self, phase: str) -> None:
+        """Renew, and say what the run does next. On return the lock is ours by the API server's word, as of now.
+
+        Raises Refused where it was lost, Unreachable where nobody can tell.
+        """
+        with self._turn:
+            self._phase = phase
+            self._renew()
+
+    def regain(self, phase: str) -> None:
+        """As `hold`, but a lock that nobody holds any more is taken anew: for the way back, which must not be left
+        undone, and must not meet somebody else's. Raises Refused where it is in other hands, Unreachable."""
+        with self._turn:
+            self._phase = phase
+            try:
+                self._renew()
+            except Refused:
+                if not self._create():
+                    raise
 
     @property
     def is_lost(self) -> bool:
@@ -83,31 +169,48 @@ class Lease:
         """Give the lock back by removing it, where it is ours. Never raises for an unreachable server: it lapses."""
         try:
             held = self._cluster.get(self._ref)
-            if held.get("spec", {}).get("holderIdentity") == self._holder:
+            if holder_of(held) == self._holder:
                 self._cluster.delete(self._ref, uid=held["metadata"]["uid"])
         except (NotFound, Conflict, Unreachable):
             pass
         self._renewed = None
 
+    def _renew(self) -> None:
+        started = self._clock.now()
+        try:
+            held = self._cluster.get(self._ref)
+            if holder_of(held) != self._holder:
+                raise _lost(self._ref, f"is now held by {holder_of(held) or 'nobody'}")
+            self._cluster.replace(self._body(held))
+        except NotFound as error:
+            raise _lost(self._ref, "was removed by somebody else") from error
+        except Conflict as error:
+            raise _lost(self._ref, "was taken by somebody else") from error
+        self._renewed = started
+
     def _create(self) -> bool:
+        started = self._clock.now()
         try:
             self._cluster.create(self._body(None))
         except (AlreadyExists, OutcomeUnknown):
             return False
-        self._renewed = self._clock.now()
+        self._renewed = started
         return True
 
     def _take(self, held: Json) -> bool:
+        started = self._clock.now()
         try:
             self._cluster.replace(self._body(held))
         except (Conflict, NotFound, OutcomeUnknown):
             return False
-        self._renewed = self._clock.now()
+        self._renewed = started
         return True
 
     def _body(self, held: Json | None) -> Json:
         stamp = datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         metadata: Json = {"name": self._ref.name, "namespace": self._ref.namespace}
+        if self._phase:
+            metadata["annotations"] = {PHASE: self._phase}
         if held is not None:
             metadata["resourceVersion"] = held["metadata"]["resourceVersion"]
         return {
@@ -175,10 +278,10 @@ def _busy(ref: Ref, other: str) -> Refused:
     )
 
 
-def _lost(ref: Ref, other: str) -> Refused:
+def _lost(ref: Ref, fate: str) -> Refused:
     return Refused(
         "lease-lost",
-        f"the lock of namespace {ref.namespace} is now held by {other}",
+        f"the lock of namespace {ref.namespace} {fate}",
         expected="to hold it until the run ends",
         remedy="nothing more is injected; `drill status` shows whether everything was undone",
     )

@@ -394,11 +394,13 @@ class ThreadedFeed:
         namespace: str,
         labels: str,
         update: Callable[[WatchEvent], list[Event]],
+        *,
+        only: str = "",
     ) -> None:
-        """Run a watch from now on."""
+        """Run a watch from now on, of all objects or only of the one of that name."""
 
         def stream() -> Iterator[WatchEvent]:
-            return cluster.watch(kind, namespace, labels, self._stop)
+            return cluster.watch(kind, namespace, labels, self._stop, name=only)
 
         self._start(name, lambda: self._watch(name, stream, update))
 

@@ -7,7 +7,7 @@ lock is given back when a check fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,28 +15,24 @@ from typing import Any
 
 from harness.core.alerting import floor
 from harness.core.clock import Bounds, Clock, Instant, utc
-from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
+from harness.core.errors import DrillError, Refused, RollbackIncomplete
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
 from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec
 from harness.core.inbox import POLICY
 from harness.core.quantity import format_duration
+from harness.engine import guards
 from harness.engine.observe import covers, fresh_instants
 from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
-from harness.ports.cluster import Cluster, Identity, NotFound, Ref
+from harness.engine.stopping import OPT_IN_LABEL
+from harness.ports.cluster import Cluster, Identity, Json, Ref
 from harness.ports.fault import Fault, Plan
 from harness.ports.metrics import Metrics, Notifier, Pager, Rule
 
-OPT_IN_LABEL = "drill.internal/opt-in"
-MARKER = Ref("ConfigMap", "drill-system", "drills-allowed")
 STEADY_GRACE = 60.0
 """Seconds, beyond the window itself, that the steady state may take to come about."""
 RESOLVE_GRACE = 180.0
 """Seconds that the alert of a dead run has to be resolved after its fault was undone."""
-OWN_VERBS = (
-    ("create", "ConfigMap"), ("delete", "ConfigMap"), ("list", "ConfigMap"), ("watch", "ConfigMap"),
-    ("list", "Pod"), ("watch", "Pod"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,9 @@ class Preflight:
         record: Callable[[Event], object],
         wait: Callable[[float], bool],
         say: Callable[[str], None],
+        needs: Sequence[guards.Need] = (),
     ) -> None:
+        """`needs` are the permissions that reaching the peers and starting the responder take."""
         self._experiment = experiment
         self._peers = peers
         self._faults = faults
@@ -92,7 +90,9 @@ class Preflight:
         self._record = record
         self._wait = wait
         self._say = say
+        self._needs = needs
         self._recovered = 0
+        self.marker: Json = {}
 
     def guards(self) -> Identity:
         """Who we are and whether drills are wanted here at all. Before the lock is taken."""
@@ -108,9 +108,13 @@ class Preflight:
                 )
             tell(f"{identity.username} on {cluster.server_version()}")
         with self._check("cluster is marked as staging") as tell:
-            tell(_check_marker(cluster))
+            self.marker = guards.check_marker(cluster)
+            tell("environment=staging")
         with self._check("namespace opted in") as tell:
-            tell(_check_namespace(cluster, namespace))
+            guards.check_namespace(cluster, namespace)
+            tell(f"{OPT_IN_LABEL}=true")
+        with self._check("nothing here is denied") as tell:
+            tell(f"{guards.check_denied(self.marker, namespace)} patterns of the cluster's owners looked at")
         return identity
 
     def leftovers(self) -> list[Recovered]:
@@ -138,6 +142,7 @@ class Preflight:
         self._permissions()
         self._reach()
         offsets = self._clocks()
+        self._sweeper(offsets.api)
         rules = self._rules()
         scrape = self._alerting(rules)
         self._quiet(rules)
@@ -152,23 +157,19 @@ class Preflight:
         )
 
     def _permissions(self) -> None:
-        namespace = self._experiment.namespace
+        cluster, namespace = self._peers.cluster, self._experiment.namespace
         with self._check("permissions") as tell:
-            needed = {*OWN_VERBS}
+            needs = [*guards.own_needs(namespace), *self._needs]
             for spec in self._experiment.faults:
-                needed |= set(self._faults[spec.kind].verbs)
-            missing = [
-                f"{verb} {kind}" for verb, kind in sorted(needed)
-                if not self._peers.cluster.allowed(verb, kind, namespace)
-            ]  # fmt: skip
-            if missing:
-                raise Refused(
-                    "permission-missing",
-                    f"this identity may not: {', '.join(missing)} in {namespace}",
-                    expected="every permission that the plan and its undo need",
-                    remedy="grant them (manifests/harness/ has the Roles) or use another context",
-                )
-            tell(f"{len(needed)} permissions asked and granted")
+                needs += [guards.Need(verb, kind, namespace) for verb, kind in self._faults[spec.kind].verbs]
+            tell(f"{guards.check_permissions(cluster, needs)} permissions asked and granted")
+            tell.warn(guards.excess_warning(cluster, namespace))
+
+    def _sweeper(self, offset: Bounds) -> None:
+        with self._check("a sweeper watches over the run") as tell:
+            warning = guards.sweeper_warning(self._peers.cluster, self._clock.now() + offset.middle)
+            tell("none was found" if warning else guards.SWEEPER_PRESENT)
+            tell.warn(warning)
 
     def _reach(self) -> None:
         with self._check("Prometheus answers") as tell:
@@ -314,7 +315,7 @@ class Preflight:
         for spec in self._experiment.faults:
             fault = self._faults[spec.kind]
             with self._check(f"plan of {spec.id}") as tell:
-                plan = checked_plan(spec, fault, self._experiment.namespace, self._peers.cluster)
+                plan = checked_plan(spec, fault, self._experiment.namespace, self._peers.cluster, self.marker)
                 tell(f"{plan.summary}; {plan.pods} pods; the server accepts it (dry run)")
                 event: InjectionPlanned = planned(spec.id, spec.kind, plan)
                 self._record(event)
@@ -358,10 +359,10 @@ class Preflight:
         return "Deny" in (binding.get("spec") or {}).get("validationActions", [])
 
     @contextmanager
-    def _check(self, name: str) -> Iterator[Callable[[str], None]]:
-        facts: list[str] = []
+    def _check(self, name: str) -> Iterator[_Findings]:
+        found = _Findings()
         try:
-            yield facts.append
+            yield found
         except DrillError as error:
             self._record(
                 CheckDone(
@@ -369,13 +370,32 @@ class Preflight:
                 )
             )
             raise
-        self._record(CheckDone(name=name, ok=True, fact="; ".join(facts)))
+        self._record(CheckDone(name=name, ok=True, fact="; ".join(found.facts), warning="; ".join(found.warnings)))
 
 
-def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cluster) -> Plan:
-    """The plan of a fault that stays within its declared blast radius and that the API server would take. Raises what
-    `plan` raises, Refused where it would touch more than the fault declares, and what the dry run answers."""
+class _Findings:
+    """What a check found out: called with facts, and warned of what it lets pass."""
+
+    def __init__(self) -> None:
+        self.facts: list[str] = []
+        self.warnings: list[str] = []
+
+    def __call__(self, fact: str) -> None:
+        self.facts.append(fact)
+
+    def warn(self, text: str) -> None:
+        """Keep a warning; an empty one is none."""
+        if text:
+            self.warnings.append(text)
+
+
+def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cluster, marker: Json) -> Plan:
+    """The plan of a fault that touches nothing denied, nothing that a controller would set back, and no more than the
+    fault declares, and that the API server would take. Raises what `plan` raises, Refused by a guard, and what the
+    dry run answers."""
     plan = fault.plan(spec, namespace, cluster)
+    guards.check_denied(marker, namespace, plan)
+    guards.check_owners(cluster, spec, plan)
     if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
         raise Refused(
             "blast-radius",
@@ -385,55 +405,6 @@ def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cl
         )
     fault.apply(plan.undo, cluster, dry_run=True)
     return plan
-
-
-def _check_marker(cluster: Cluster) -> str:
-    try:
-        marker = cluster.get(MARKER)
-    except NotFound as error:
-        raise Refused(
-            "cluster-not-marked",
-            f"this cluster carries no mark that drills are allowed ({MARKER} does not exist)",
-            expected="a cluster whose owners marked it as staging",
-            remedy="if it really is one: kubectl create namespace drill-system && kubectl -n drill-system create "
-            "configmap drills-allowed --from-literal=environment=staging",
-        ) from error
-    data = marker.get("data") or {}
-    if data.get("environment") != "staging":
-        raise Refused(
-            "cluster-not-staging",
-            f"{MARKER} says environment={data.get('environment', '(absent)')}",
-            expected="environment=staging",
-            remedy="use a staging context; this harness never drills anything else",
-        )
-    if data.get("halted") == "true":
-        raise Refused(
-            "halted",
-            f"drills are halted on this cluster: {data.get('reason', 'no reason given')}",
-            expected="no stop switch in force",
-            remedy="ask whoever halted them; remove the key `halted` of that ConfigMap to allow drills again",
-        )
-    return "environment=staging"
-
-
-def _check_namespace(cluster: Cluster, namespace: str) -> str:
-    try:
-        body = cluster.get(Ref("Namespace", "", namespace))
-    except NotFound as error:
-        raise BadInput(
-            "namespace-missing",
-            f"namespace {namespace} does not exist in this cluster",
-            expected="the namespace that the experiment names",
-            remedy="deploy the system first, or correct `namespace` in the experiment",
-        ) from error
-    if body["metadata"].get("labels", {}).get(OPT_IN_LABEL) != "true":
-        raise Refused(
-            "namespace-not-opted-in",
-            f"namespace {namespace} has not opted in to drills",
-            expected=f"the label {OPT_IN_LABEL}=true on it",
-            remedy=f"its owners can opt in: kubectl label namespace {namespace} {OPT_IN_LABEL}=true",
-        )
-    return f"{OPT_IN_LABEL}=true"
 
 
 def _interrupted() -> Refused:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.core.clock import Clock
+from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError
 from harness.engine.undo_records import UndoRecord, discard, readable
 from harness.ports.cluster import Cluster
@@ -43,41 +43,33 @@ def recover(
     say: Callable[[str], None],
     *,
     force: bool = False,
+    on_done: Callable[[Recovered], None] = lambda _: None,
 ) -> list[Recovered]:
-    """Undo every record in the namespace, newest first, and wait until each target is clean.
+    """Undo every record in the namespace, newest first, and wait until each target is clean; `on_done` is told each.
 
     A record of an unknown kind (a newer version's) is reported as not clean and left alone. Raises RollbackIncomplete
     for a record that cannot be read, after all others were undone.
     """
-    results = []
     records, broken = readable(cluster, namespace)
-    for record in records:
-        started = clock.now()
-        say(f"undoing {record.kind} of run {record.run_id} ({record.fault})")
-        try:
-            outcome, left = _bring_back(record, faults, cluster, clock, wait, force=force)
-        except DrillError as error:  # one that fails must not keep the others from being tried
-            outcome, left = UndoOutcome("refused", error.fact), (error.fact,)
-        say(f"{outcome.outcome}: {outcome.detail}")
-        clean = not left
-        # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.
-        accepted = force and not clean and outcome.outcome in {"restored", "already"}
-        if clean or accepted:
-            discard(cluster, record)
-        results.append(
-            Recovered(
-                record,
-                outcome.outcome,
-                outcome.detail,
-                clean=clean,
-                accepted=accepted,
-                differences=left,
-                seconds=clock.now() - started,
-            )
-        )
+    # First every write, then the waiting: no fault stays in force while another one's pods come back.
+    begun = [_bring_back(record, faults, cluster, clock, say, force=force) for record in records]
+    results = []
+    for one in begun:
+        done = _finish(one, faults, cluster, clock, wait, force=force)
+        results.append(done)
+        on_done(done)
     if broken:
         raise broken[0]
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Undone:
+    """One record after its undo was tried."""
+
+    record: UndoRecord
+    outcome: UndoOutcome
+    started: Instant
 
 
 def _bring_back(
@@ -85,20 +77,55 @@ def _bring_back(
     faults: Mapping[str, Fault[Any]],
     cluster: Cluster,
     clock: Clock,
+    say: Callable[[str], None],
+    *,
+    force: bool,
+) -> _Undone:
+    started = clock.now()
+    say(f"undoing {record.kind} of run {record.run_id} ({record.fault})")
+    fault = faults.get(record.kind)
+    if fault is None:
+        outcome = UndoOutcome("refused", f"this version knows no fault {record.kind!r}")
+    else:
+        try:
+            outcome = fault.undo(record.undo, cluster, force=force)
+        except DrillError as error:  # one that fails must not keep the others from being tried
+            outcome = UndoOutcome("refused", error.fact)
+    say(f"{outcome.outcome}: {outcome.detail}")
+    return _Undone(record, outcome, started)
+
+
+def _finish(
+    one: _Undone,
+    faults: Mapping[str, Fault[Any]],
+    cluster: Cluster,
+    clock: Clock,
     wait: Callable[[float], bool],
     *,
     force: bool,
-) -> tuple[UndoOutcome, tuple[str, ...]]:
-    """How one undo ended, and what still differs from the snapshot."""
-    fault = faults.get(record.kind)
-    if fault is None:
-        detail = f"this version knows no fault {record.kind!r}"
-        return UndoOutcome("refused", detail), (detail,)
-    outcome = fault.undo(record.undo, cluster, force=force)
-    if outcome.outcome == "refused":
-        return outcome, (outcome.detail,)
+) -> Recovered:
+    record, outcome = one.record, one.outcome
+    left: tuple[str, ...] = (outcome.detail,) if outcome.outcome == "refused" else ()
+    if outcome.outcome in {"restored", "already"}:
+        try:
+            left = settle(faults[record.kind], record.undo, cluster, clock, wait)
+        except DrillError as error:
+            left = (f"could not be compared: {error.fact}",)
     # A vanished target has nothing left to put back: keeping its record would block every later run.
-    return outcome, () if outcome.outcome == "vanished" else settle(fault, record.undo, cluster, clock, wait)
+    clean = not left
+    # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.
+    accepted = force and not clean and outcome.outcome in {"restored", "already"}
+    if clean or accepted:
+        discard(cluster, record)
+    return Recovered(
+        record,
+        outcome.outcome,
+        outcome.detail,
+        clean=clean,
+        accepted=accepted,
+        differences=left,
+        seconds=clock.now() - one.started,
+    )
 
 
 def settle(

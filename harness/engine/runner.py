@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.clock import Bounds, Clock, Instant
 from harness.core.decide import Intent, decide
-from harness.core.errors import DrillError, RollbackIncomplete, Unreachable
+from harness.core.errors import DrillError, Refused, RollbackIncomplete, Unreachable
 from harness.core.event import (
     CleanChecked,
     Decided,
@@ -25,6 +25,7 @@ from harness.core.event import (
     PodsSeen,
     Record,
     RunEnded,
+    StopAsked,
     UndoDone,
     UndoStarted,
     UndoStored,
@@ -32,6 +33,7 @@ from harness.core.event import (
 from harness.core.experiment import AnyExperiment, Profile
 from harness.core.history import History, entry
 from harness.engine import undo_records
+from harness.engine.lease import Lease
 from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, OutcomeUnknown
 from harness.ports.fault import Fault, Plan
 from harness.ports.feed import Feed
@@ -73,6 +75,8 @@ class Context:
     on_tick: Callable[[Instant], None]
     on_injected: Callable[[str], None]
     """Called with a fault's id just before its write is sent, so that its observers run."""
+    lock: Lease
+    """Held by this run. Nothing is written to a target unless it was renewed just before."""
 
 
 class Runner:
@@ -162,9 +166,12 @@ class Runner:
         plan = self._history.plans()[fault_id]
         order = list(self._history.plans()).index(fault_id)
         where = undo_records.store(
-            context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order
-        )
+            context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order,
+            overdue_after=context.profile.timeout + undo_records.OVERDUE_GRACE,
+        )  # fmt: skip
         self._recorder.add(UndoStored(fault=fault_id, where=where))
+        if not self._holds("injecting"):
+            return
         context.on_injected(fault_id)
         before = self._recorder.add(InjectStarted(fault=fault_id)).at
         outcome, detail = "done", ""
@@ -178,54 +185,91 @@ class Runner:
             outcome, detail = "unknown", error.fact
         at = Bounds(earliest=before, latest=context.clock.now())
         self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
+        # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
+        self._holds("observing")
+
+    def _holds(self, phase: str) -> bool:
+        """Renew the lock and say what comes next; where that fails the run is asked to stop."""
+        try:
+            self._context.lock.hold(phase)
+        except DrillError as error:
+            self._recorder.add(StopAsked(by="the lock", detail=error.fact))
+            return False
+        return True
 
     def _undo(self, fault_id: str) -> None:
         context = self._context
-        plan = self._history.plans()[fault_id]
         before = self._recorder.add(UndoStarted(fault=fault_id)).at
         try:
-            done = context.faults[plan.kind].undo(plan.undo, context.cluster)
+            outcome, detail = self._bring_back(fault_id)
+        except Forbidden as error:
+            # Asking again will not help, and keeping the lock would keep those away who may.
+            outcome, detail = "refused", error.fact
         except DrillError as error:
-            # Unreachable, forbidden, anything: the fault stays open and is tried again after a pause.
+            # Unreachable, a lock in other hands, anything: the fault stays open and is tried again after a pause.
             self._recorder.add(_undone(fault_id, "failed", before, context.clock.now(), error.fact))
             self._failures += 1
             self._drain(context.clock.now() + min(_RETRY_MAX, 0.5 * 2**self._failures))
             return
         self._failures = 0
-        self._recorder.add(_undone(fault_id, done.outcome, before, context.clock.now(), done.detail))
+        self._recorder.add(_undone(fault_id, outcome, before, context.clock.now(), detail))
+
+    def _bring_back(self, fault_id: str) -> tuple[str, str]:
+        """Undo under the lock; the outcome and its detail.
+
+        A run that lost the lock must not undo: by now the fault in force may be another run's. Whoever has the lock
+        undoes what this run left before anything else, and removes the record when it is back.
+        """
+        context = self._context
+        try:
+            context.lock.regain("rolling back")
+        except Forbidden:
+            raise
+        except Refused as error:
+            if undo_records.exists(context.cluster, context.experiment.namespace, context.run_id, fault_id):
+                raise
+            return "taken over", f"{error.fact}, and has removed this fault's undo record"
+        plan = self._history.plans()[fault_id]
+        done = context.faults[plan.kind].undo(plan.undo, context.cluster)
+        return done.outcome, done.detail
 
     def _check_clean(self) -> None:
         context = self._context
         left: list[str] = []
         try:
-            for plan in self._history.plans().values():
+            for fault_id, plan in self._history.plans().items():
+                if fault_id in self._history.taken_over():
+                    continue
                 left += context.faults[plan.kind].differences(plan.undo, context.cluster)
         except DrillError as error:
             left.append(f"could not be compared: {error.fact}")
         self._recorder.add(CleanChecked(clean=not left, differences=tuple(left)))
 
     def _discard_records(self) -> None:
-        """Delete the records of what is proved clean; a record that stays blocks the next run, as it should."""
-        if self._history.is_clean is not True or self._history.open_faults():
-            return
-        context = self._context
-        for fault_id in self._history.plans():
+        """Delete the records of what is proved clean or was never begun; a record that stays blocks the next run, as
+        it should."""
+        context, history = self._context, self._history
+        begun = {event.fault for event in history.all(InjectStarted)}
+        proved = history.is_clean is True and not history.open_faults()
+        for stored in history.all(UndoStored):
+            if stored.fault in begun and (not proved or stored.fault in history.taken_over()):
+                continue
             try:
-                undo_records.discard_run(context.cluster, context.experiment.namespace, context.run_id, fault_id)
+                undo_records.discard_run(context.cluster, context.experiment.namespace, context.run_id, stored.fault)
             except DrillError:
-                return  # the next run's preflight finds it, sees that all is clean, and removes it
+                return  # whoever comes next finds it, sees that all is clean, and removes it
 
     def _emergency(self, error: BaseException) -> None:
         """The loop broke: undo what may be open, with the journal if it still works and without if not."""
         context = self._context
         left: list[str] = []
         for fault_id in reversed(self._history.open_faults()):
-            plan = self._history.plans()[fault_id]
+            before = context.clock.now()
             try:
-                done = context.faults[plan.kind].undo(plan.undo, context.cluster)
-                if done.outcome == "refused":
-                    left.append(f"{fault_id}: {done.detail}")
-                self._try_add(_undone(fault_id, done.outcome, context.clock.now(), context.clock.now(), done.detail))
+                outcome, detail = self._bring_back(fault_id)
+                if outcome == "refused":
+                    left.append(f"{fault_id}: {detail}")
+                self._try_add(_undone(fault_id, outcome, before, context.clock.now(), detail))
             except Exception as failure:  # noqa: BLE001 - every fault must be tried, whatever the one before did
                 left.append(f"{fault_id}: {failure}")
         self._try_add(RunEnded(reason="error", detail=f"{type(error).__name__}: {error}"))

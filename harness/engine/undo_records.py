@@ -11,12 +11,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.clock import Instant, parse_utc
 from harness.core.errors import RollbackIncomplete
 from harness.ports.cluster import AlreadyExists, Cluster, Json, NotFound, OutcomeUnknown, Ref
 
 LABEL = "drill.internal/undo"
 RUN_LABEL = "drill.internal/run"
-SCHEMA = 1
+SCHEMA = 2
+OVERDUE_GRACE = 120.0
+"""Seconds past a run's timeout that its way back may take before others bring its faults back."""
+DEFAULT_OVERDUE_AFTER = 7200.0
+"""Seconds, for records of schema 1, which did not say."""
+LONGEST_OVERDUE_AFTER = 7 * 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -31,18 +37,33 @@ class UndoRecord:
     order: int
     ref: Ref
     uid: str = ""
+    created: Instant = 0.0
+    """When the API server stored it, by its clock, in whole seconds."""
+    overdue_after: float = DEFAULT_OVERDUE_AFTER
+    """Seconds after `created` from which on it is undone even while its run lives."""
 
 
 def store(
-    cluster: Cluster, namespace: str, run_id: str, fault: str, kind: str, undo: dict[str, Any], order: int
+    cluster: Cluster,
+    namespace: str,
+    run_id: str,
+    fault: str,
+    kind: str,
+    undo: dict[str, Any],
+    order: int,
+    overdue_after: float,
 ) -> str:
     """Make the record durable; where it is. Raises where it could not be written: then nothing may be injected.
 
-    A reply that was lost is settled by reading back: the same record there is as good as an answer.
+    A reply that was lost is settled by reading back: the same record there is as good as an answer. The deadline is
+    a number of seconds from the object's own creation stamp, so that one clock, the API server's, tells when it is.
     """
-    name = f"drill-undo-{run_id}-{fault}"
-    ref = Ref("ConfigMap", namespace, name)
-    payload = {"schema": SCHEMA, "run_id": run_id, "fault": fault, "kind": kind, "order": order, "undo": undo}
+    ref = _ref(namespace, run_id, fault)
+    name = ref.name
+    payload = {
+        "schema": SCHEMA, "run_id": run_id, "fault": fault, "kind": kind, "order": order,
+        "overdue_after": overdue_after, "undo": undo,
+    }  # fmt: skip
     text = json.dumps(payload, sort_keys=True)
     body: Json = {
         "apiVersion": "v1",
@@ -57,6 +78,15 @@ def store(
         if cluster.get(ref).get("data", {}).get("record") != text:
             raise
     return str(ref)
+
+
+def exists(cluster: Cluster, namespace: str, run_id: str, fault: str) -> bool:
+    """Whether the record of one fault of one run is still there."""
+    try:
+        cluster.get(_ref(namespace, run_id, fault))
+    except NotFound:
+        return False
+    return True
 
 
 def load(cluster: Cluster, namespace: str) -> list[UndoRecord]:
@@ -93,9 +123,16 @@ def _read(body: Json, ref: Ref) -> UndoRecord:
         order=int(payload["order"]),
         ref=ref,
         uid=body["metadata"]["uid"],
+        created=created_at(body),
+        overdue_after=float(payload.get("overdue_after", DEFAULT_OVERDUE_AFTER)),
     )
     _check(record, ref.namespace)
     return record
+
+
+def created_at(body: Json) -> Instant:
+    """When the API server stored an object, by its own clock. Raises KeyError or ValueError where it does not say."""
+    return parse_utc(body["metadata"]["creationTimestamp"])
 
 
 def _unreadable(ref: Ref, error: Exception) -> RollbackIncomplete:
@@ -114,6 +151,8 @@ def _check(record: UndoRecord, namespace: str) -> None:
     for name in (record.run_id, record.fault, record.kind):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a name")
+    if not 0 < record.overdue_after <= LONGEST_OVERDUE_AFTER:
+        raise ValueError(f"{record.overdue_after!r} s is no deadline")
     if record.undo.get("namespace", namespace) != namespace:
         raise ValueError(f"it is about namespace {record.undo['namespace']!r}")
 
@@ -126,6 +165,10 @@ def discard(cluster: Cluster, record: UndoRecord) -> None:
 def discard_run(cluster: Cluster, namespace: str, run_id: str, fault: str) -> None:
     """Delete the record of one fault of one run."""
     try:
-        cluster.delete(Ref("ConfigMap", namespace, f"drill-undo-{run_id}-{fault}"))
+        cluster.delete(_ref(namespace, run_id, fault))
     except NotFound:
         return
+
+
+def _ref(namespace: str, run_id: str, fault: str) -> Ref:
+    return Ref("ConfigMap", namespace, f"drill-undo-{run_id}-{fault}")

@@ -68,6 +68,7 @@ class MemoryLimit:
         replicas = int(body["spec"].get("replicas", 1))
         return Plan(
             summary=f"lower the memory limit of container {spec.container} in {ref} from {before} to {spec.limit}",
+            targets=(ref,),
             changes=(Change(object=str(ref), path=path, before=before, after=spec.limit),),
             pods=replicas,
             objects=1,

@@ -117,9 +117,10 @@ class Cluster(Protocol):
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """SelfSubjectAccessReview."""
 
-    def watch(self, kind: str, namespace: str, labels: str, stop: Flag) -> Iterator[WatchEvent]:
-        """List, then watch until `stop`; survives cut connections, 410 and silence; begins with a sync and syncs
-        again after every gap. Raises Forbidden and NotFound; raises Unreachable after 30 s without a connection."""
+    def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
+        """List, then watch until `stop`, all objects or the one called `name`; survives cut connections, 410 and
+        silence; begins with a sync and syncs again after every gap. Raises Forbidden and NotFound; raises Unreachable
+        after 30 s without a connection."""
 
     def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
         """The newest log lines of a pod's first container."""

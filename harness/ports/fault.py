@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from harness.core.clock import Bounds
 from harness.core.event import Change, PodsSeen, PodState, Record
 from harness.core.experiment import FaultSpec
-from harness.ports.cluster import Cluster, Json
+from harness.ports.cluster import Cluster, Json, Ref
 
 UndoRecord = dict[str, Any]
 """JSON-able; never code, never a constant, no secret values."""
@@ -25,6 +25,8 @@ class Plan:
     """What would be done: shown by `drill plan`, journalled before it is done."""
 
     summary: str
+    targets: tuple[Ref, ...]
+    """The objects that are written to; a change names its own by `str(target)`."""
     changes: tuple[Change, ...]
     pods: int
     objects: int

@@ -120,6 +120,8 @@ def _faults(experiment: AnyExperiment, history: History) -> Iterator[Finding]:
             detail = f"{check.fact}; expected: {check.expected}; remedy: {check.remedy}"
             title = f"Preflight check failed: {check.name}"
             yield Finding("preflight-failed", "important", title, detail, (record.seq,))
+        elif check.warning:
+            yield Finding("preflight-warning", "note", f"Warned: {check.name}", check.warning, (record.seq,))
     for record, undo in history.records(UndoDone):
         declared = {fault.id for fault in experiment.faults}
         if undo.outcome == "already" and undo.fault in declared:

@@ -109,6 +109,7 @@ _UNDONE = {
     "refused": "REFUSED: somebody changed it since",
     "vanished": "nothing left to restore",
     "failed": "FAILED",
+    "taken over": "undone by whoever took the lock",
 }
 
 

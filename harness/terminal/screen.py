@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from harness.core.clock import utc
 from harness.core.errors import ExitCode
 from harness.core.event import Record, RunStarted
 from harness.core.view import View
@@ -76,6 +77,14 @@ class Screen:
             self._lines.json(data)
         elif text:
             self._lines.write(text.rstrip("\n"))
+
+    def line(self, text: str) -> None:
+        """One line of a command that goes on: with its UTC stamp for people, as one object for programs."""
+        stamp = utc(time.time())
+        if self.mode is Mode.JSON:
+            self._lines.json({"utc": stamp, "said": text})
+        else:
+            self._lines.write(f"{stamp}  {text}")
 
     def broken_off(self, runs: Path) -> None:
         """Where to read on about a run that an error ended; nothing where none had begun. The error speaks itself."""

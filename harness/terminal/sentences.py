@@ -71,6 +71,7 @@ _UNDONE = {
     "refused": "was not undone, because somebody else changed the object since",
     "vanished": "has nothing left to undo: its object is gone",
     "failed": "could not be undone yet",
+    "taken over": "was undone by whoever took the lock from this run",
 }
 
 
@@ -147,7 +148,7 @@ class Teller:
                 self._fired = True
             case InjectionPlanned():
                 self._plans[f"plan of {event.fault}"] = f"{event.summary}; "
-            case CheckDone(ok=True):
+            case CheckDone(ok=True, warning=""):
                 return "check", _check(event.name, event.fact.removeprefix(self._plans.get(event.name, "")))
             case CheckDone(ok=False):
                 self._refusal = event.fact
@@ -200,6 +201,8 @@ def _of_the_run(
             where = _place(event.cluster)
             how = f"profile {event.profile}, responder {event.responder}"
             return "run", f"{event.run_id}: {what}{where}, {how}"
+        case CheckDone(ok=True) if event.warning:
+            return "warning", _check(event.name, event.warning)
         case CheckDone():
             return ("check" if event.ok else "refused"), _check(event.name, event.fact)
         case InjectionPlanned():

@@ -3,7 +3,18 @@
 Heavy libraries are imported inside the functions, so that a command loads what it needs and `drill --help` none of it.
 """
 
-from harness.wiring.commands import cluster_down, cluster_status, cluster_up, plan_drill, recover, respond, status
+from harness.wiring.commands import (
+    cluster_down,
+    cluster_status,
+    cluster_up,
+    halt,
+    plan_drill,
+    recover,
+    respond,
+    resume,
+    status,
+    sweep,
+)
 from harness.wiring.judging import judge_run
 from harness.wiring.session import run_drill
 from harness.wiring.settings import RecoverOutcome, RunOutcome, Settings, StatusReport, version
@@ -16,11 +27,14 @@ __all__ = [
     "cluster_down",
     "cluster_status",
     "cluster_up",
+    "halt",
     "judge_run",
     "plan_drill",
     "recover",
     "respond",
+    "resume",
     "run_drill",
     "status",
+    "sweep",
     "version",
 ]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
+from harness.core.clock import Clock
 from harness.core.errors import BadInput, DrillError, ExitCode, Refused
 from harness.core.event import Action
-from harness.ports.cluster import Cluster, Ref
+from harness.ports.cluster import Cluster, NotFound, Ref
 from harness.ports.progress import Progress
-from harness.wiring.judging import close_journal
-from harness.wiring.session import choose_profile
+from harness.wiring.judging import fetch_notes, told
+from harness.wiring.session import choose_profile, terminable
 from harness.wiring.settings import (
     ROOT,
     Phases,
@@ -25,6 +26,8 @@ from harness.wiring.settings import (
     choose,
     connect,
     existing_access,
+    in_cluster,
+    in_pod,
     peers_of,
     set_up,
 )
@@ -60,7 +63,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
         preflight.guards()
         faults = catalog.faults()
         for spec in tuned.faults:
-            plan = checked_plan(spec, faults[spec.kind], tuned.namespace, cluster)
+            plan = checked_plan(spec, faults[spec.kind], tuned.namespace, cluster, preflight.marker)
             lines.append(f"fault {spec.id} ({spec.kind}): {plan.summary}")
             for change in plan.changes:
                 lines.append(f"  {change.object} {change.path}")
@@ -76,42 +79,137 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
 
 
 def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOutcome:
-    """Undo what dead runs left in the namespace, from the records in the cluster."""
-    from harness import catalog
+    """Undo what dead runs left in the namespace, from the records in the cluster. SIGTERM ends the waiting, never a
+    write: what is not clean by then keeps its record."""
     from harness.adapters.system_clock import SystemClock
-    from harness.engine.lease import Keeper, Lease
-    from harness.engine.recovery import recover as bring_back
 
     clock = SystemClock()
     access = existing_access(settings)
     cluster = connect(settings, access, clock)
-    never = Flag()
-
-    def wait(seconds: float) -> bool:
-        return not never.wait(seconds)
-
     lines: list[str] = []
     exit_code = ExitCode.MET
     try:
-        for namespace in _namespaces(settings, cluster):
-            lease = Lease(cluster, clock, namespace, f"recover by {os.getpid()} on {os.uname().nodename}")
-            lease.acquire(wait, progress.say)
-            with Keeper(lease, lambda _: never.set()):
-                done = bring_back(cluster, namespace, catalog.faults(), clock, wait, progress.say, force=force)
-            if not done:
-                lines.append(f"{namespace}: nothing to recover; no undo record is open")
-            for one in done:
-                state = "clean" if one.clean else "accepted as it is" if one.accepted else "NOT CLEAN"
-                lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
-                lines.append(f"  {state} after {one.seconds:.1f} s")
-                lines += [f"  {difference}" for difference in one.differences]
-                with contextlib.suppress(DrillError):  # a journal that cannot be read must not hide the undo
-                    close_journal(settings, one, clock)
-                if not one.clean and not one.accepted:
+        with terminable():
+            for namespace in _namespaces(settings, cluster):
+                told_here, clean = _recover_in(settings, cluster, namespace, clock, force=force, progress=progress)
+                lines += told_here
+                if not clean:
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
     finally:
         cluster.close()
     return RecoverOutcome(lines, exit_code)
+
+
+def _recover_in(
+    settings: Settings, cluster: Cluster, namespace: str, clock: Clock, *, force: bool, progress: Progress
+) -> tuple[list[str], bool]:
+    """What to tell of one namespace, and whether nothing is left to undo in it."""
+    from harness import catalog
+    from harness.engine.lease import RECOVERING, Keeper, Lease
+    from harness.engine.notes import note
+    from harness.engine.recovery import recover as bring_back
+
+    over = Flag()
+    holder = f"recover by {os.getpid()} on {os.uname().nodename}"
+    lease = Lease(cluster, clock, namespace, holder, phase=RECOVERING)
+    lease.acquire(lambda seconds: not over.wait(seconds), progress.say)
+    with Keeper(lease, lambda _: over.set()):
+        done = bring_back(
+            cluster, namespace, catalog.faults(), clock, lambda seconds: not over.wait(seconds), progress.say,
+            force=force,
+        )  # fmt: skip
+    lines = []
+    for one in done:
+        state = "clean" if one.clean else "accepted as it is" if one.accepted else "NOT CLEAN"
+        lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
+        lines.append(f"  {state} after {one.seconds:.1f} s")
+        lines += [f"  {difference}" for difference in one.differences]
+        with contextlib.suppress(DrillError):  # a journal that cannot be read must not hide the undo
+            told(settings, cluster, namespace, note(one, holder, clock.now()), clock)
+    with contextlib.suppress(DrillError):
+        lines += [f"{namespace}: {earlier}" for earlier in fetch_notes(settings, cluster, namespace, clock)]
+    if not done:
+        lines.append(f"{namespace}: nothing to recover; no undo record is open")
+    return lines, all(one.clean or one.accepted for one in done)
+
+
+def halt(settings: Settings, reason: str) -> str:
+    """Throw the stop switch of the cluster: running drills end with everything undone, new ones are refused."""
+    from harness.adapters.system_clock import SystemClock
+
+    cluster = connect(settings, existing_access(settings), SystemClock())
+    try:
+        who = cluster.whoami().username
+        why = f"{reason} ({who})" if reason else f"halted by {who}"
+        _switch(cluster, {"halted": "true", "reason": why})
+        running = [name for name in _namespaces(settings, cluster) if _is_alive(cluster, name)]
+    finally:
+        cluster.close()
+    where = f"drills in {', '.join(running)} are ending now; `drill` shows when they are" if running else "none is on"
+    return f"drills are halted on this cluster: {why}\n{where}; `drill resume` allows them again"
+
+
+def resume(settings: Settings) -> str:
+    """Take the stop switch back."""
+    from harness.adapters.system_clock import SystemClock
+
+    cluster = connect(settings, existing_access(settings), SystemClock())
+    try:
+        was = _switch(cluster, {"halted": None, "reason": None})
+    finally:
+        cluster.close()
+    return "drills are allowed again on this cluster" if was.get("halted") == "true" else "drills were not halted"
+
+
+def _switch(cluster: Cluster, wanted: dict[str, str | None]) -> dict[str, str]:
+    """Set or remove keys of the marker; its data as it was. Raises Refused where the cluster carries no mark."""
+    from harness.engine.stopping import MARKER
+
+    try:
+        marker = cluster.get(MARKER)
+    except NotFound as error:
+        raise Refused(
+            "cluster-not-marked",
+            f"{MARKER} does not exist, so no drill can run on this cluster anyway",
+            expected="a cluster that is marked for drills",
+            remedy="nothing is to be halted here",
+        ) from error
+    data: dict[str, str] = dict(marker.get("data") or {})
+    changed = {**data, **{key: value for key, value in wanted.items() if value is not None}}
+    for key in [key for key, value in wanted.items() if value is None]:
+        changed.pop(key, None)
+    if changed != data:
+        cluster.replace({**marker, "data": changed})
+    return data
+
+
+def sweep(settings: Settings, say: Callable[[str], None], *, once: bool) -> ExitCode:
+    """Watch over the drills of a cluster and undo what dead or overdue runs left, until SIGTERM or SIGINT. With
+    `once` a single look, which also waits out the lock of a run that does not renew it."""
+    import signal
+
+    from harness import catalog
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine.lease import DURATION
+    from harness.engine.sweeper import EVERY, Sweeper
+
+    clock, over = SystemClock(), Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    cluster = in_cluster(clock) if in_pod() else connect(settings, existing_access(settings), clock)
+    try:
+        name = f"sweeper by {os.getpid()} on {os.uname().nodename}"
+        sweeper = Sweeper(cluster, catalog.faults(), clock, name, lambda seconds: not over.wait(seconds), say)
+        if not once:
+            sweeper.run()
+            return ExitCode.MET
+        until = clock.now() + DURATION + 2 * EVERY
+        done = sweeper.sweep()
+        while clock.now() < until and not over.wait(EVERY):
+            done += sweeper.sweep()
+        return ExitCode.MET if all(one.clean for one in done) else ExitCode.ROLLBACK_INCOMPLETE
+    finally:
+        cluster.close()
 
 
 def respond(settings: Settings, action: Action, role: str = "", text: str = "") -> str:
@@ -140,11 +238,7 @@ def respond(settings: Settings, action: Action, role: str = "", text: str = "") 
 def _drilled(settings: Settings, cluster: Cluster) -> str:
     """The namespace in which a drill runs. Raises Refused where none does, BadInput where several do: a message must
     reach the drill that it is meant for, and none may lie about when there is no drill to hear it."""
-    running = []
-    for namespace in _namespaces(settings, cluster):
-        holder, silent = _lock_holder(cluster, namespace)
-        if holder and not silent:
-            running.append(namespace)
+    running = [namespace for namespace in _namespaces(settings, cluster) if _is_alive(cluster, namespace)]
     if not running:
         raise Refused(
             "no-drill-running",
@@ -242,7 +336,7 @@ def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
     """The namespace that was asked for, or all that opted in."""
     if settings.namespace:
         return [settings.namespace]
-    from harness.engine.preflight import OPT_IN_LABEL
+    from harness.engine.stopping import OPT_IN_LABEL
 
     found = [body["metadata"]["name"] for body in cluster.list("Namespace", "", f"{OPT_IN_LABEL}=true")]
     if not found:
@@ -253,6 +347,11 @@ def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
             remedy="name one with --namespace, or let its owners label it",
         )
     return sorted(found)
+
+
+def _is_alive(cluster: Cluster, namespace: str) -> bool:
+    holder, silent = _lock_holder(cluster, namespace)
+    return bool(holder) and not silent
 
 
 def _lock_holder(cluster: Cluster, namespace: str) -> tuple[str, float]:

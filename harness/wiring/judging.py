@@ -13,7 +13,8 @@ from harness.core.history import History
 from harness.wiring.settings import RunOutcome, Settings
 
 if TYPE_CHECKING:
-    from harness.engine.recovery import Recovered
+    from harness.engine.notes import Note
+    from harness.ports.cluster import Cluster
 
 
 def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
@@ -75,22 +76,44 @@ def point_latest(runs: Path, folder: Path) -> None:
     fresh.replace(runs / "latest")
 
 
-def close_journal(settings: Settings, one: Recovered, clock: Clock) -> None:
-    """Tell a dead run's own journal, where it is on this machine, how it was recovered."""
+def told(settings: Settings, cluster: Cluster, namespace: str, note: Note, clock: Clock) -> None:
+    """Tell a dead run how it was brought back: in its own journal where that is on this machine, else in a note in the
+    cluster for the machine that has it. Raises DrillError."""
+    from harness.engine import notes
+
+    if not close_journal(settings, note, clock):
+        notes.leave(cluster, namespace, note)
+
+
+def fetch_notes(settings: Settings, cluster: Cluster, namespace: str, clock: Clock) -> list[Note]:
+    """Take into the journals of this machine what others noted of its dead runs, and remove those notes; all notes
+    that were there. Raises DrillError."""
+    from harness.engine import notes
+
+    found = notes.read(cluster, namespace)
+    for note in found:
+        if close_journal(settings, note, clock):
+            notes.discard(cluster, namespace, note)
+    return found
+
+
+def close_journal(settings: Settings, note: Note, clock: Clock) -> bool:
+    """Tell a dead run's own journal how it was recovered; False where it is not on this machine."""
     from harness.adapters.file_journal import FileJournal
     from harness.engine.runner import Recorder
 
-    folder = settings.runs / one.record.run_id
+    folder = settings.runs / note.run_id
     if not (folder / "journal.jsonl").is_file():
-        return
+        return False
     journal = FileJournal(folder)
     history = History(journal.read())
-    if history.ended is not None and history.is_clean:
-        return
+    if history.ended is not None and history.is_clean and note.fault not in history.open_faults():
+        return True
     recorder = Recorder(journal, history, clock, lambda _: None)
-    at = Bounds(earliest=clock.now() - one.seconds, latest=clock.now())
-    recorder.add(UndoDone(fault=one.record.fault, outcome=one.outcome, at=at, detail=one.detail))
-    recorder.add(CleanChecked(clean=one.clean, differences=one.differences))
-    recorder.add(RunEnded(reason="recovered", detail="the run died and was undone by a recovery", by="recover"))
+    at = Bounds(earliest=min(note.at, clock.now()) - note.seconds, latest=min(note.at, clock.now()))
+    recorder.add(UndoDone(fault=note.fault, outcome=note.outcome, at=at, detail=f"{note.detail} (by {note.by})"))
+    recorder.add(CleanChecked(clean=note.clean, differences=note.differences))
+    recorder.add(RunEnded(reason="recovered", detail=f"the run died and was undone by {note.by}", by="recover"))
     judge_run(folder)
     point_latest(settings.runs, folder)
+    return True

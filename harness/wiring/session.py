@@ -31,18 +31,29 @@ from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL
 from harness.ports.cluster import Cluster, Ref
 from harness.ports.progress import Progress
-from harness.wiring.judging import close_journal, judge_run, point_latest
-from harness.wiring.settings import ROOT, Phases, RunOutcome, Settings, connect, peers_of, set_up, version
+from harness.wiring.judging import fetch_notes, judge_run, point_latest, told
+from harness.wiring.settings import (
+    AUTOPILOT,
+    ROOT,
+    Phases,
+    RunOutcome,
+    Settings,
+    autopilot_needs,
+    connect,
+    peer_needs,
+    peers_of,
+    set_up,
+    version,
+)
 
 if TYPE_CHECKING:
     from harness.adapters.kubernetes import KubeCluster
     from harness.clusters.provider import Access
     from harness.core.view import View
-    from harness.engine.lease import Keeper
+    from harness.engine.lease import Keeper, Lease
     from harness.engine.preflight import Peers, Ready
     from harness.engine.runner import Recorder
 
-AUTOPILOT = ("drill-system", "drill-autopilot")
 TOKEN_SECONDS = 7200
 VIEW_EVERY = 0.25
 
@@ -69,7 +80,7 @@ def run_drill(
     profile_name = choose_profile(loaded.experiment, profile)
     mode = responder or loaded.experiment.profiles[profile_name].responder
     phases = Phases()
-    with _terminable():
+    with terminable():
         access = set_up(settings, profile_name, setup=setup, progress=progress, phases=phases)
         session = _Session(settings, access, loaded.experiment, str(loaded.path), profile_name, mode, phases, progress)
         return session.run(on_event, on_view)
@@ -150,6 +161,7 @@ class _Session:
         on_view: Callable[[View], None] | None,
     ) -> None:
         from harness.engine.lease import Keeper, Lease
+        from harness.engine.notes import note
         from harness.engine.preflight import Preflight
 
         recorder.add(self._started(run_id, cluster))
@@ -158,23 +170,27 @@ class _Session:
         began = self._clock.now()
         wait = self._wait
         preflight = Preflight(
-            self._experiment, peers, self._faults, self._clock, recorder.add, wait, self._progress.say
-        )
+            self._experiment, peers, self._faults, self._clock, recorder.add, wait, self._progress.say,
+            peer_needs(self._settings) + (autopilot_needs() if self._responder == "autopilot" else ()),
+        )  # fmt: skip
         namespace = self._experiment.namespace
         with contextlib.ExitStack() as held:
             with self._phases.time("preflight"), self._progress.step("Preflight", expect_seconds=8):
                 identity = preflight.guards()
-                lease = Lease(cluster, self._clock, namespace, f"{run_id} on {os.uname().nodename}")
+                holder = f"{run_id} on {os.uname().nodename}"
+                lease = Lease(cluster, self._clock, namespace, holder, phase="preparing")
                 lease.acquire(wait, self._progress.say)
                 keeper = held.enter_context(Keeper(lease, lambda _: self._stop.set()))
                 for one in preflight.leftovers():
                     with contextlib.suppress(DrillError):  # a dead run's journal must not stop the living
-                        close_journal(self._settings, one, self._clock)
+                        told(self._settings, cluster, namespace, note(one, holder, self._clock.now()), self._clock)
+                with contextlib.suppress(DrillError):
+                    fetch_notes(self._settings, cluster, namespace, self._clock)
                 ready = preflight.run(identity)
                 keeper.require()
             recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
             with self._phases.time("drill"):
-                self._injected(run_id, cluster, peers, recorder, ready, keeper, on_view)
+                self._injected(run_id, cluster, peers, recorder, ready, lease, keeper, on_view)
 
     def _injected(
         self,
@@ -183,6 +199,7 @@ class _Session:
         peers: Peers,
         recorder: Recorder,
         ready: Ready,
+        lease: Lease,
         keeper: Keeper,
         on_view: Callable[[View], None] | None,
     ) -> None:
@@ -195,6 +212,7 @@ class _Session:
             ThreadedFeed,
         )
         from harness.engine.runner import Context, Runner
+        from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 
         feed = ThreadedFeed(self._clock)
         experiment, since = self._experiment, self._clock.now()
@@ -216,6 +234,7 @@ class _Session:
             faults=self._faults,
             on_tick=self._ticker(recorder.history, on_view),
             on_injected=on_injected,
+            lock=lease,
         )
         offsets = ready.offsets
         feed.poll(
@@ -228,6 +247,9 @@ class _Session:
             feed.poll(PagerRound(peers.pager, offsets.pager, since))
         inbox = InboxTracker(verified=ready.inbox_verified, offset=offsets.api, since=since, clock=self._clock)
         feed.watch("inbox", cluster, "ConfigMap", namespace, f"{INBOX_LABEL}=true", inbox.update)
+        marker, opted_in = marker_switch(), opt_in_switch(namespace)
+        feed.watch("stop switch", cluster, MARKER.kind, MARKER.namespace, "", marker.update, only=MARKER.name)
+        feed.watch("opt-in", cluster, "Namespace", "", "", opted_in.update, only=namespace)
         keeper.on_lost = lambda why: feed.put(StopAsked(by="the lock", detail=why))
         try:
             keeper.require()
@@ -359,7 +381,7 @@ def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Outside the injected part SIGTERM and SIGHUP are like Ctrl-C: nothing is broken yet, so stop where we are."""
 
     def interrupt(number: int, frame: object) -> None:

@@ -18,11 +18,13 @@ from harness.ports.progress import Progress
 if TYPE_CHECKING:
     from harness.adapters.kubernetes import KubeCluster
     from harness.clusters.provider import Access, ClusterProvider
+    from harness.engine.guards import Need
     from harness.engine.preflight import Peers
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = "service:monitoring/prometheus:9090"
 ALERTMANAGER = "service:monitoring/alertmanager:9093"
+AUTOPILOT = ("drill-system", "drill-autopilot")
 PAGER = "service:monitoring/pager:8080"
 
 
@@ -109,6 +111,18 @@ def connect(settings: Settings, access: Access, clock: Clock) -> KubeCluster:
     return KubeCluster.from_kubeconfig(access.kubeconfig, access.context, now=clock.now)
 
 
+def in_pod() -> bool:
+    """Whether this process runs in a pod that may ask the API server."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def in_cluster(clock: Clock) -> KubeCluster:
+    """The API server of the cluster that this pod is in, as its ServiceAccount."""
+    from harness.adapters.kubernetes import KubeCluster
+
+    return KubeCluster.in_cluster(now=clock.now)
+
+
 def peers_of(settings: Settings, cluster: KubeCluster, clock: Clock) -> Peers:
     """Prometheus, Alertmanager and the pager as the settings say, reached under the cluster's identity.
 
@@ -135,6 +149,27 @@ def peers_of(settings: Settings, cluster: KubeCluster, clock: Clock) -> Peers:
                 peer.close()
 
     return Peers(cluster=cluster, metrics=metrics, notifier=notifier, pager=pager, close=close)
+
+
+def autopilot_needs() -> tuple[Need, ...]:
+    """The permissions that it takes to start the autopilot under its own identity."""
+    from harness.engine.guards import Need
+
+    namespace, name = AUTOPILOT
+    return (Need("create", "ServiceAccount/token", namespace, name),)
+
+
+def peer_needs(settings: Settings) -> tuple[Need, ...]:
+    """The permissions that it takes to reach the peers which answer behind the API server."""
+    from harness.engine.guards import Need
+
+    found = []
+    for text in (settings.prometheus, settings.alertmanager, settings.pager):
+        kind, _, place = text.partition(":")
+        namespace, slash, service = place.partition("/")
+        if kind == "service" and slash:
+            found.append(Need("get", "Service/proxy", namespace, service))
+    return tuple(found)
 
 
 class Phases:

@@ -128,7 +128,7 @@ def test_status_tells_a_dead_run_from_a_living_one(
     age: float, code: ExitCode, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cluster = locked(datetime.now(UTC) - timedelta(seconds=age))
-    undo_records.store(cluster, staging.NAMESPACE, "run-1", "memory", "memory-limit", {}, 0)
+    undo_records.store(cluster, staging.NAMESPACE, "run-1", "memory", "memory-limit", {}, 0, 300.0)
     access = Fresh().up(Silent())
     up = ClusterStatus("local", "fresh", "up", "", access)
     monkeypatch.setattr(commands, "choose", lambda _: type("P", (), {"status": lambda _: up})())
@@ -164,6 +164,7 @@ def test_a_plan_names_the_cluster_that_it_is_for(monkeypatch: pytest.MonkeyPatch
 
         def __init__(self, *_: object) -> None:
             self.faults: tuple[()] = ()
+            self.marker: dict[str, str] = {}
 
         def guards(self) -> None:
             """Nothing refuses."""
@@ -188,7 +189,7 @@ class Planless(dict[str, Any]):
         return self
 
     def plan(self, *_: object) -> Any:
-        return Plan(summary="nothing", changes=(), undo={}, pods=0, objects=0)
+        return Plan(summary="nothing", targets=(), changes=(), undo={}, pods=0, objects=0)
 
     def apply(self, *_: object, **__: object) -> None:
         """Nothing to send."""

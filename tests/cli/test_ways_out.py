@@ -51,7 +51,7 @@ def test_a_lost_terminal_stops_a_run_unless_nohup_said_otherwise(before: signal.
             os.kill(os.getpid(), signal.SIGHUP) if before is signal.SIG_IGN else signal.raise_signal(signal.SIGHUP)
         assert len(seen) == (0 if before is signal.SIG_IGN else 1)
         if before is signal.SIG_DFL:
-            with pytest.raises(KeyboardInterrupt), module._terminable():
+            with pytest.raises(KeyboardInterrupt), module.terminable():
                 signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is before
     finally:

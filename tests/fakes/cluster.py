@@ -106,8 +106,8 @@ class FakeCluster:
         self._user = user
         self._state = _State()
         self.admission: list[Admission] = []
-        self.denied: set[tuple[str, str]] = set()
-        """(verb, kind) pairs that `allowed` answers with no, and that the calls themselves refuse."""
+        self.denied: set[tuple[str, ...]] = set()
+        """(verb, kind) or (verb, kind, namespace) that `allowed` answers with no, and that the calls refuse."""
         self.clock_offset = Bounds.at(0.0)
         self.pod_logs: dict[tuple[str, str], str] = {}
         """Log text by (namespace, pod)."""
@@ -209,10 +209,17 @@ class FakeCluster:
         with self._call(Call("token", Ref("ServiceAccount", namespace, service_account), self._user, body=seconds)):
             return f"token-of-{namespace}-{service_account}"
 
-    def watch(self, kind: str, namespace: str, labels: str, stop: Flag) -> Iterator[WatchEvent]:
+    def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """A sync, then every change until `stop`. What is there already is told even when `stop` is set."""
         kind_of(kind)
-        return self._watched(kind, namespace, labels, stop)
+        return self._named(self._watched(kind, namespace, labels, stop), name)
+
+    @staticmethod
+    def _named(events: Iterator[WatchEvent], name: str) -> Iterator[WatchEvent]:
+        for event in events:
+            items = tuple(item for item in event.items if not name or item["metadata"]["name"] == name)
+            if items or event.type == "sync":
+                yield WatchEvent(event.type, items)
 
     def _watched(self, kind: str, namespace: str, labels: str, stop: Flag) -> Iterator[WatchEvent]:
         state, ref = self._state, Ref(kind, namespace, "")
@@ -301,7 +308,10 @@ class FakeCluster:
     # ------------------------------------------------------------------------------------------- help
 
     def _call(self, call: Call) -> _Calling:
-        return _Calling(self._state, call, denied=(call.verb, call.ref.kind) in self.denied)
+        return _Calling(self._state, call, denied=self._denies(call.verb, call.ref.kind, call.ref.namespace))
+
+    def _denies(self, verb: str, kind: str, namespace: str) -> bool:
+        return (verb, kind) in self.denied or (verb, kind, namespace) in self.denied
 
     def _found(self, ref: Ref) -> Json:
         try:

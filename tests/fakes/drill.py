@@ -15,7 +15,9 @@ from harness.engine.lease import Lease
 from harness.engine.observe import InboxTracker, NotifierRound, PagerRound, PrometheusRound
 from harness.engine.preflight import Peers, Preflight, Ready
 from harness.engine.runner import Context, Recorder, Runner
+from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
+from harness.ports.cluster import Ref
 from tests.fakes.world import NAMESPACE, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
 
 
@@ -132,6 +134,9 @@ class Drill:
             InboxTracker(verified=ready.inbox_verified, offset=offsets.api, since=since, clock=self.world.clock)
         )
 
+        self.feed.watch_switch(MARKER, marker_switch())
+        self.feed.watch_switch(Ref("Namespace", "", NAMESPACE), opt_in_switch(NAMESPACE))
+
         def on_injected(fault_id: str) -> None:
             plan = self.history.plans()[fault_id]
             self.feed.watch_pods(fault_id, faults()[plan.kind].pods(plan.undo))
@@ -146,6 +151,7 @@ class Drill:
             faults=faults(),
             on_tick=lambda _: None,
             on_injected=on_injected,
+            lock=self.lease,
         )
         Runner(context, self.recorder).run()
         return self.history

@@ -17,6 +17,7 @@ from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.quantity import parse_memory
 from harness.engine.observe import AGE, InboxTracker, PodsTracker, Round
+from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, Ref, WatchEvent
 from harness.ports.fault import PodSelector
 from harness.ports.metrics import (
@@ -464,6 +465,7 @@ class SteppedFeed:
         self._rounds: list[tuple[Round, list[Instant]]] = []
         self._pods: PodsTracker | None = None
         self._inbox: InboxTracker | None = None
+        self._switches: list[tuple[Ref, Switch]] = []
         self._script: list[tuple[Callable[[World], bool], Callable[[World], Any]]] = []
         self.waits = 0
 
@@ -478,6 +480,9 @@ class SteppedFeed:
 
     def watch_inbox(self, tracker: InboxTracker) -> None:
         self._inbox = tracker
+
+    def watch_switch(self, ref: Ref, switch: Switch) -> None:
+        self._switches.append((ref, switch))
 
     def when(self, condition: Callable[[World], bool], act: Callable[[World], Any]) -> None:
         """Do `act` once, when `condition` first holds."""
@@ -509,6 +514,10 @@ class SteppedFeed:
             items = self._world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/inbox=true")
             for event in self._inbox.update(WatchEvent("sync", tuple(items))):
                 self._queue.append(event)
+        for ref, switch in self._switches:
+            stored = FakeCluster.list(self._world.cluster, ref.kind, ref.namespace)
+            found = tuple(one for one in stored if one["metadata"]["name"] == ref.name)
+            self._queue.extend(switch.update(WatchEvent("sync", found)))
         for round_, due in self._rounds:
             if now >= due[0]:
                 try:

@@ -36,7 +36,7 @@ from harness.terminal.live import LineLive, standing
 from harness.terminal.screen import Screen, outcome_text
 from harness.terminal.sentences import AUTOPILOT, Teller, sentence
 from harness.terminal.stream import Lines, Mode, layout, mode_of
-from harness.wiring import session
+from harness.wiring import settings
 from tests.terminal.drill_history import BEGAN, EXPERIMENT, Drill, acted, bounds, curve, pods, transition
 from tests.terminal.test_progress import Gone, Terminal, Tick
 
@@ -201,7 +201,7 @@ def test_a_service_account_is_named_shortly() -> None:
     other = sentence(acted("note", 1.0, "automation", actor="system:serviceaccount:drill-system:other"))
     assert other == ("responder", "drill-system/other (automation) noted")
     assert sentence(acted("note", 1.0, actor=AUTOPILOT)) == ("responder", f"{AUTOPILOT} (human) noted")
-    assert "/".join(session.AUTOPILOT) == AUTOPILOT
+    assert "/".join(settings.AUTOPILOT) == AUTOPILOT
 
 
 def test_decisions_are_told_with_their_reason() -> None:

@@ -195,9 +195,9 @@ class KubeCluster:
         )
         return bool((answer.get("status") or {}).get("allowed"))
 
-    def watch(self, kind: str, namespace: str, labels: str, stop: Flag) -> Iterator[WatchEvent]:
+    def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """See the port. A dead link is noticed within `Timing.watch + Timing.grace` seconds."""
-        return Watch(self._wire, kind_of(kind), namespace, labels, stop).events()
+        return Watch(self._wire, kind_of(kind), namespace, labels, stop, name=name).events()
 
     def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
         """The newest log lines of a pod's first container; at most 256 KiB."""

@@ -40,12 +40,14 @@ _SLICE = 0.25
 class Watch:
     """One watch. `events` may be consumed once."""
 
-    def __init__(self, wire: Wire, kind: Kind, namespace: str, labels: str, stop: Flag) -> None:
+    def __init__(self, wire: Wire, kind: Kind, namespace: str, labels: str, stop: Flag, *, name: str = "") -> None:
         self._wire = wire
         self._timing = wire.timing
         self._kind = kind
         self._path = kind.path(namespace)
-        self._selector = (("labelSelector", labels),) if labels else ()
+        # RBAC lets a watch be granted by resourceNames only where it selects by metadata.name.
+        chosen = (("labelSelector", labels), ("fieldSelector", f"metadata.name={name}" if name else ""))
+        self._selector = tuple((key, value) for key, value in chosen if value)
         self._asked = Asked(f"watch {kind.plural}" + (f" in {namespace}" if namespace else ""))
         self._stop = stop
         self._over = Flag()
