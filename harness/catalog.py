@@ -18,6 +18,7 @@ from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
 from harness.core.quantity import format_duration
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
+from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
 
 SCHEMA_PATH = "docs/schema/experiment.schema.json"
@@ -34,6 +35,7 @@ class Entry:
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(MemoryLimit(), MemoryLimitSpec),
+    Entry(Scale(), ScaleSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)

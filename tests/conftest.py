@@ -10,11 +10,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from harness.clusters.provider import Access
+
+if TYPE_CHECKING:
+    from harness.adapters.kubernetes import KubeCluster
 
 CLUSTER_TIMEOUT = 1800
 """Seconds for one test on the cluster: the first one may have to build Kubernetes."""
@@ -65,3 +70,20 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     yield access
     if not was_up:
         provider.down(Silent())
+
+
+@pytest.fixture(scope="session")
+def real_cluster(request: pytest.FixtureRequest) -> Iterator[KubeCluster]:
+    """$DRILL_TEST_KUBECONFIG (with $DRILL_TEST_CONTEXT) where it is set, and otherwise the local cluster."""
+    from harness.adapters.kubernetes import KubeCluster
+    from harness.adapters.system_clock import SystemClock
+
+    given = os.environ.get("DRILL_TEST_KUBECONFIG")
+    if given:
+        kubeconfig, context = Path(given), os.environ.get("DRILL_TEST_CONTEXT")
+    else:
+        access: Access = request.getfixturevalue("local_access")
+        kubeconfig, context = access.kubeconfig, access.context
+    cluster = KubeCluster.from_kubeconfig(kubeconfig, context, now=SystemClock().now)
+    yield cluster
+    cluster.close()

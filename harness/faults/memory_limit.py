@@ -17,7 +17,8 @@ from harness.core.errors import BadInput, Refused
 from harness.core.event import Change, PodsSeen, Record
 from harness.core.experiment import FaultSpec, Frozen
 from harness.core.quantity import Duration, Memory, parse_memory
-from harness.core.snapshot import differences, snapshot
+from harness.core.snapshot import snapshot
+from harness.core.workload import changes, check_at_rest, pod_labels, replicas
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Plan, PodSelector, Proof, UndoOutcome, UndoRecord
 
@@ -63,14 +64,13 @@ class MemoryLimit:
         index, container = _container(body, spec)
         before = container.get("resources", {}).get("limits", {}).get("memory")
         _check_limit(spec, ref, before, container.get("resources", {}).get("requests", {}).get("memory"))
-        _check_settled(body, ref)
+        check_at_rest(body)
         path = f"/spec/template/spec/containers/{index}/resources/limits/memory"
-        replicas = int(body["spec"].get("replicas", 1))
         return Plan(
             summary=f"lower the memory limit of container {spec.container} in {ref} from {before} to {spec.limit}",
             targets=(ref,),
             changes=(Change(object=str(ref), path=path, before=before, after=spec.limit),),
-            pods=replicas,
+            pods=replicas(body),
             objects=1,
             undo={
                 "kind": ref.kind,
@@ -81,7 +81,7 @@ class MemoryLimit:
                 "index": index,
                 "before": before,
                 "after": spec.limit,
-                "labels": ",".join(f"{k}={v}" for k, v in sorted(body["spec"]["selector"]["matchLabels"].items())),
+                "labels": pod_labels(body),
                 "snapshot": snapshot(body),
             },
         )
@@ -121,14 +121,12 @@ class MemoryLimit:
         return UndoOutcome("refused", f"{_ref(undo)} kept changing under {_ATTEMPTS} attempts to restore it")
 
     def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
-        """See ports.fault. A rollout in progress is a difference too: what is declared is not yet what runs."""
-        ref = _ref(undo)
+        """See ports.fault."""
         try:
-            body = cluster.get(ref)
+            body = cluster.get(_ref(undo))
         except NotFound:
-            return (f"{ref} no longer exists",)
-        found = [f"{ref}: {d}" for d in differences(undo["snapshot"], snapshot(body))]
-        return (*found, *_unsettled(body, ref))
+            return (f"{_ref(undo)} no longer exists",)
+        return changes(undo["snapshot"], body)
 
     def pods(self, undo: UndoRecord) -> PodSelector:
         """See ports.fault."""
@@ -200,28 +198,6 @@ def _check_limit(spec: MemoryLimitSpec, ref: Ref, before: str | None, request: s
             expected=f"a limit of at least {request}: the API server refuses anything lower",
             remedy=f"raise `limit` of fault {spec.id} or lower the request in the manifest",
         )
-
-
-def _check_settled(body: Json, ref: Ref) -> None:
-    problems = _unsettled(body, ref)
-    if problems:
-        raise Refused(
-            "rollout-in-progress",
-            problems[0],
-            expected="a Deployment at rest before it is broken",
-            remedy=f"wait for it: kubectl -n {ref.namespace} rollout status deployment/{ref.name}",
-        )
-
-
-def _unsettled(body: Json, ref: Ref) -> tuple[str, ...]:
-    status, wanted = body.get("status", {}), int(body["spec"].get("replicas", 1))
-    if status.get("observedGeneration", 0) < body["metadata"].get("generation", 0):
-        return (f"{ref}: its controller has not yet seen the newest change",)
-    counts = {name: int(status.get(f"{name}Replicas", 0)) for name in ("updated", "ready", "available")}
-    low = [f"{count} of {wanted} {name}" for name, count in counts.items() if count != wanted]
-    if int(status.get("replicas", 0)) != wanted:
-        low.append(f"{status.get('replicas', 0)} pods where {wanted} are wanted")
-    return (f"{ref}: rollout not finished ({', '.join(low)})",) if low else ()
 
 
 def _limit_now(undo: UndoRecord, body: Json) -> str | None:

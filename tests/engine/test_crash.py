@@ -12,12 +12,18 @@ from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine.recovery import recover
 from harness.ports.cluster import OutcomeUnknown
-from tests.fakes.drill import Drill, MemoryJournal
+from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data
 from tests.fakes.world import NAMESPACE, Killed, World
 
+every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
 
-def _appends() -> int:
-    drill = Drill()
+
+def test_every_fault_of_the_catalog_is_in_these_tests() -> None:
+    assert set(FAULTS) == set(faults())
+
+
+def _appends(kind: str) -> int:
+    drill = Drill(data=experiment_data(kind))
     drill.respond()
     return len(drill.run())
 
@@ -41,13 +47,14 @@ def _assert_as_before(world: World, before: object) -> None:
     assert world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/undo=true") == []
 
 
-def test_killed_after_every_journal_append() -> None:
-    total = _appends()
+@every_fault
+def test_killed_after_every_journal_append(kind: str) -> None:
+    total = _appends(kind)
     assert total > 100
     # Every append of the preflight, the injection and the way back; a sample of the long watch in between.
     points = [*range(1, 60), *range(60, total - 20, 7), *range(total - 20, total + 1)]
     for point in points:
-        drill = Drill(journal=MemoryJournal(crash_after=point))
+        drill = Drill(data=experiment_data(kind), journal=MemoryJournal(crash_after=point))
         before = snapshot(drill.world.deployment)
         drill.respond()
         with contextlib.suppress(Killed):
@@ -60,15 +67,16 @@ def test_killed_after_every_journal_append() -> None:
             assert judge(drill.experiment, drill.history).verdict is not Verdict.MET
 
 
+@every_fault
 @pytest.mark.parametrize("after", [False, True])
-def test_killed_around_every_write(*, after: bool) -> None:
-    drill = Drill()
+def test_killed_around_every_write(kind: str, *, after: bool) -> None:
+    drill = Drill(data=experiment_data(kind))
     drill.respond()
     drill.run()
     writes = drill.world.cluster.sent
     assert writes >= 5
     for index in range(writes):
-        drill = Drill()
+        drill = Drill(data=experiment_data(kind))
         before = snapshot(drill.world.deployment)
         drill.respond()
         drill.world.cluster.die_at_write(index, after=after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +40,31 @@ class MemoryJournal:
         return list(self.records)
 
 
-def experiment_data() -> dict[str, Any]:
-    """The oom-workers drill for the fake world."""
+FAULTS: dict[str, dict[str, Any]] = {
+    "memory-limit": {
+        "id": "memory",
+        "kind": "memory-limit",
+        "deployment": "worker",
+        "container": "worker",
+        "limit": "64Mi",
+        "effect": {"oom_killed": 3, "ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 5},
+    },
+    "scale": {
+        "id": "memory",
+        "kind": "scale",
+        "target": "deployment/worker",
+        "replicas": 2,
+        "effect": {"ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 3},
+    },
+}
+"""Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
+that one experiment fits them all."""
+
+
+def experiment_data(kind: str = "memory-limit") -> dict[str, Any]:
+    """A drill for the fake world with a fault of that kind."""
     return {
         "name": "oom-workers",
         "title": "Queue backlog from worker crashes",
@@ -52,17 +76,7 @@ def experiment_data() -> dict[str, Any]:
         "severity": "P1",
         "signal": {"query": "depth", "title": "Queue depth", "unit": "jobs"},
         "steady_state": [{"name": "queue is short", "query": "depth", "below": 20, "for": "5s"}],
-        "faults": [
-            {
-                "id": "memory",
-                "kind": "memory-limit",
-                "deployment": "worker",
-                "container": "worker",
-                "limit": "64Mi",
-                "effect": {"oom_killed": 3, "ready_at_most": 2, "within": "60s"},
-                "blast_radius": {"pods": 5},
-            }
-        ],
+        "faults": [copy.deepcopy(FAULTS[kind])],
         "alerts": [{"name": "HighQueueDepth", "within": "3m", "of": "memory.effective"}],
         "mitigated": {"query": "deriv(depth[5s])", "below": 0, "for": "5s"},
         "recovered": {"query": "depth", "below": 20, "for": "8s"},
@@ -171,7 +185,7 @@ class Drill:
             (5.0, self.send("joined", "emma", "l2")),
             (6.0, self.send("joined", "tom", "engineering")),
             (7.0, self.send("notified", "emma", text="we are on it")),
-            (9.0, lambda world: set_limit(world, "128Mi")),
+            (9.0, MENDS[self.data["faults"][0]["kind"]]),
         ]
         for after, act in steps:
             self.feed.when(fired(after), act)
@@ -187,3 +201,17 @@ def set_limit(world: World, limit: str) -> None:
     body = world.deployment
     body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = limit
     world.cluster.put(body)
+
+
+def set_replicas(world: World, count: int) -> None:
+    """What kubectl scale would do in a responder's hands."""
+    body = world.deployment
+    body["spec"]["replicas"] = count
+    world.cluster.put(body)
+
+
+MENDS: dict[str, Callable[[World], None]] = {
+    "memory-limit": lambda world: set_limit(world, "128Mi"),
+    "scale": lambda world: set_replicas(world, world.workers),
+}
+"""What a responder does to put right what a fault of that kind broke."""

@@ -203,10 +203,21 @@ class World:
                 del self._pods[uid]
                 self._add_pod(limit)
             self._sync_objects()
+        self._scale(self.deployment["spec"]["replicas"])
         for pod in self._pods.values():
             if self.kills and parse_memory(pod.limit) < NEEDED and pod.tick(now):
                 self._sync_objects()
         self._sync_ready(now)
+
+    def _scale(self, wanted: int) -> None:
+        """As many pods as declared; the youngest go first."""
+        missing = wanted - len(self._pods)
+        for uid in list(self._pods)[wanted:]:
+            del self._pods[uid]
+        for _ in range(missing):
+            self._add_pod(self._limit)
+        if missing:
+            self._sync_objects()
 
     def _evaluate(self, at: Instant) -> None:
         self.last_evaluation = at

@@ -1,0 +1,81 @@
+"""What Deployments and StatefulSets have in common: whether they are at rest, and which pods are theirs.
+
+Pure functions over their JSON (field meanings: Kubernetes API reference, DeploymentStatus and StatefulSetStatus v1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.core.errors import Refused
+from harness.core.snapshot import differences, snapshot
+
+
+def title(body: dict[str, Any]) -> str:
+    """The object as messages name it: "deployment/worker in shop"."""
+    return f"{body['kind'].lower()}/{body['metadata']['name']} in {body['metadata']['namespace']}"
+
+
+def replicas(body: dict[str, Any]) -> int:
+    """How many pods it declares; 1 where it says nothing, as the API server reads it."""
+    return int(body["spec"].get("replicas", 1))
+
+
+def pod_labels(body: dict[str, Any]) -> str:
+    """Its selector as the text that a list or a watch of pods takes."""
+    declared = body["spec"]["selector"]
+    parts = [f"{key}={value}" for key, value in sorted(declared.get("matchLabels", {}).items())]
+    for one in declared.get("matchExpressions", []):
+        key, values = one["key"], ",".join(one.get("values", []))
+        texts = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}
+        parts.append(texts.get(one["operator"], f"!{key}"))
+    return ",".join(parts)
+
+
+def check_at_rest(body: dict[str, Any]) -> None:
+    """Refuse a workload that is not what it declares, or that is paused: nothing could be told apart on it."""
+    where = title(body)
+    address = f"-n {body['metadata']['namespace']}", f"{body['kind'].lower()}/{body['metadata']['name']}"
+    if body["spec"].get("paused"):
+        raise Refused(
+            "rollout-paused",
+            f"{where} is paused: its controller holds changes back",
+            expected=f"a {body['kind']} that follows what it declares",
+            remedy=f"resume it: kubectl {address[0]} rollout resume {address[1]}",
+        )
+    problems = unsettled(body)
+    if problems:
+        raise Refused(
+            "rollout-in-progress",
+            problems[0],
+            expected=f"a {body['kind']} at rest before it is broken",
+            remedy=f"wait for it: kubectl {address[0]} rollout status {address[1]}",
+        )
+
+
+def unsettled(body: dict[str, Any]) -> tuple[str, ...]:
+    """Why it does not yet run what it declares; empty where it does."""
+    status, wanted, where = body.get("status", {}), replicas(body), title(body)
+    if status.get("observedGeneration", 0) < body["metadata"].get("generation", 0):
+        return (f"{where}: its controller has not yet seen the newest change",)
+    names = ["updated", "ready", "available"] if _replaces_all(body) else ["ready", "available"]
+    counts = {name: int(status.get(f"{name}Replicas", 0)) for name in names}
+    low = [f"{count} of {wanted} {name}" for name, count in counts.items() if count != wanted]
+    if int(status.get("replicas", 0)) != wanted:
+        low.append(f"{status.get('replicas', 0)} pods where {wanted} are wanted")
+    return (f"{where}: rollout not finished ({', '.join(low)})",) if low else ()
+
+
+def changes(before: dict[str, Any], body: dict[str, Any]) -> tuple[str, ...]:
+    """How `body` differs from its snapshot `before`. A rollout in progress is a difference too: what is declared is
+    not yet what runs."""
+    found = [f"{title(body)}: {difference}" for difference in differences(before, snapshot(body))]
+    return (*found, *unsettled(body))
+
+
+def _replaces_all(body: dict[str, Any]) -> bool:
+    """Whether all its pods follow its template. A StatefulSet may be told to leave those below a partition as they
+    are, or all of them until somebody deletes them; for it that is rest."""
+    strategy = body["spec"].get("updateStrategy") or {}
+    partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+    return strategy.get("type") != "OnDelete" and not partition
