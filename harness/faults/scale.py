@@ -84,6 +84,7 @@ class Scale:
         _check_volumes(body, ref)
         return Plan(
             summary=f"scale {ref} from {before} to {spec.replicas} replicas",
+            targets=(ref,),
             changes=(Change(object=str(ref), path=_PATH, before=before, after=spec.replicas),),
             pods=before - spec.replicas,
             objects=1,
