@@ -10,7 +10,7 @@ export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test check e2e down clean lock runtime dev
+.PHONY: help drill test check e2e torture down clean lock runtime dev
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
@@ -34,6 +34,10 @@ check: dev ## Lint, format, types, layers
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+
+torture: dev ## Kill the harness at every step on the local cluster, and see that nothing stays broken
+	@tools/test-packages.sh
+	$(VENV)/python -m tests.torture $(ARGS)
 
 e2e: dev ## Only the tests on a real cluster
 	$(VENV)/python -m pytest -m cluster -v

@@ -316,6 +316,7 @@ def resume(**flags: Any) -> ExitCode:
 
 @drill.command()
 @click.option("--once", is_flag=True, help="Look once, waiting out the lock of a run that died, and end.")
+@_namespace
 @_where
 def sweep(*, once: bool, **flags: Any) -> ExitCode:
     """Undo what dead or overdue runs left, as long as it runs.

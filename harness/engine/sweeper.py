@@ -70,13 +70,16 @@ class Sweeper:
         name: str,
         wait: Callable[[float], bool],
         say: Callable[[str], None],
+        only: str = "",
     ) -> None:
+        """`only` narrows it to one namespace."""
         self._cluster = cluster
         self._faults = faults
         self._clock = clock
         self._name = name
         self._wait = wait
         self._say = say
+        self._only = only
         self._seen: dict[str, _Seen] = {}
         self._offset = 0.0
         self._compared: Instant | None = None
@@ -105,7 +108,7 @@ class Sweeper:
         namespaces cannot be listed; what goes wrong in one of them does not keep the others from being looked at."""
         try:
             self._compare_clocks()
-            found = self._cluster.list("Namespace", "")
+            found = [] if self._only else self._cluster.list("Namespace", "")
         except DrillError:
             for seen in self._seen.values():
                 seen.lock.miss()
@@ -114,6 +117,8 @@ class Sweeper:
             body["metadata"]["name"]: (body["metadata"].get("labels") or {}).get(OPT_IN_LABEL) == "true"
             for body in found
         }
+        if self._only:
+            opted_in = {self._only: True}
         self._seen = {name: self._seen.get(name, _Seen()) for name in sorted(opted_in)}
         done: list[Recovered] = []
         for name, seen in self._seen.items():
@@ -144,6 +149,8 @@ class Sweeper:
             seen.told, seen.fails = "", 0
             if held is None:
                 self._tidy(namespace)
+            elif standing == "lapsed":
+                self._free(namespace, held)
             return []
         why = self._due(records, standing)
         if not why or self._clock.now() < seen.not_before:
@@ -202,6 +209,13 @@ class Sweeper:
         else:
             seen.fails, seen.not_before = 0, 0.0
         return done
+
+    def _free(self, namespace: str, held: Json) -> None:
+        """Remove the lock of a run that died before it wrote anything, so that nobody has to wait it out."""
+        lease = Lease(self._cluster, self._clock, namespace, self._name, phase=RECOVERING)
+        if lease.try_acquire(held):
+            lease.release()
+            self._say(f"{namespace}: {holder_of(held)} died with nothing to undo; its lock is free again")
 
     def _lock(self, namespace: str) -> Json | None:
         try:

@@ -199,7 +199,15 @@ def sweep(settings: Settings, say: Callable[[str], None], *, once: bool) -> Exit
     cluster = in_cluster(clock) if in_pod() else connect(settings, existing_access(settings), clock)
     try:
         name = f"sweeper by {os.getpid()} on {os.uname().nodename}"
-        sweeper = Sweeper(cluster, catalog.faults(), clock, name, lambda seconds: not over.wait(seconds), say)
+        sweeper = Sweeper(
+            cluster,
+            catalog.faults(),
+            clock,
+            name,
+            lambda seconds: not over.wait(seconds),
+            say,
+            settings.namespace or "",
+        )
         if not once:
             sweeper.run()
             return ExitCode.MET
@@ -259,7 +267,7 @@ def _drilled(settings: Settings, cluster: Cluster) -> str:
 def status(settings: Settings) -> StatusReport:
     """The cluster, what is open in it, and the newest run."""
     from harness.adapters.system_clock import SystemClock
-    from harness.engine import undo_records
+    from harness.engine import notes, undo_records
 
     provider = choose(settings)
     state = provider.status()
@@ -269,13 +277,17 @@ def status(settings: Settings) -> StatusReport:
     if state.state == "up" and state.access is not None:
         cluster = connect(settings, state.access, SystemClock())
         try:
+            lines += _watched_over(cluster, data)
             for namespace in _namespaces(settings, cluster):
                 records = undo_records.load(cluster, namespace)
-                held, silent = _lock_holder(cluster, namespace)
+                held, silent, phase = _lock_holder(cluster, namespace)
                 clean = not records
                 alive = bool(held) and not silent
-                lines.append(f"namespace {namespace}: {_standing(records, held, silent)}")
-                data.setdefault("namespaces", {})[namespace] = {"clean": clean, "lock": held, "lock_alive": alive}
+                lines.append(f"namespace {namespace}: {_standing(records, held, silent, phase)}")
+                lines += [f"          {note}" for note in notes.read(cluster, namespace)]
+                data.setdefault("namespaces", {})[namespace] = {
+                    "clean": clean, "lock": held, "lock_alive": alive, "phase": phase,
+                }  # fmt: skip
                 if not clean and not alive:
                     lines.append("          run `drill recover` to undo it")
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
@@ -291,14 +303,36 @@ def status(settings: Settings) -> StatusReport:
     return StatusReport(lines, exit_code, data)
 
 
-def _standing(records: Sequence[UndoRecord], held: str, silent: float) -> str:
+def _watched_over(cluster: Cluster, data: dict[str, Any]) -> list[str]:
+    """Whether drills are halted, and whether a sweeper is there."""
+    from harness.core.clock import parse_utc
+    from harness.engine.stopping import HALTED, MARKER
+    from harness.engine.sweeper import HEARTBEAT, HOME
+
+    lines = []
+    with contextlib.suppress(DrillError):
+        marker = cluster.get(MARKER).get("data") or {}
+        data["halted"] = marker.get(HALTED) == "true"
+        if data["halted"]:
+            lines.append(f"HALTED    {marker.get('reason') or 'no reason given'}; `drill resume` allows drills again")
+    data["sweeper_silent_s"] = None
+    with contextlib.suppress(DrillError, ValueError):
+        spec = cluster.get(Ref("Lease", HOME, HEARTBEAT)).get("spec") or {}
+        data["sweeper_silent_s"] = max(0.0, round(time.time() - parse_utc(str(spec.get("renewTime"))), 1))
+    silent = data["sweeper_silent_s"]
+    lines.append("sweeper   none in this cluster" if silent is None else f"sweeper   heard of {silent:.0f} s ago")
+    return lines
+
+
+def _standing(records: Sequence[UndoRecord], held: str, silent: float, phase: str) -> str:
     """What is going on in a namespace. A fault in force is a drill while its run lives, and an accident after."""
     holder = held.partition(" on ")[0]
     if held and not silent:
         faults = [r.fault if r.run_id == holder else f"{r.fault} of run {r.run_id}" for r in records]
         state = "; ".join(f"fault {fault} is in force" for fault in faults) or "no fault is in force"
         command, separator, _ = holder.partition(" by ")  # recover or set-up, by a process id
-        return f"{command} is at work ({state})" if separator else f"a drill is running: run {holder} ({state})"
+        now = f"{phase}; {state}" if phase else state
+        return f"{command} is at work ({state})" if separator else f"a drill is running: run {holder} ({now})"
     unheard = f"a run that was not heard of for {silent:.0f} s holds the lock: {held}" if held else ""
     if not records:
         return f"clean ({unheard})" if unheard else "clean"
@@ -350,28 +384,29 @@ def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
 
 
 def _is_alive(cluster: Cluster, namespace: str) -> bool:
-    holder, silent = _lock_holder(cluster, namespace)
+    holder, silent, _ = _lock_holder(cluster, namespace)
     return bool(holder) and not silent
 
 
-def _lock_holder(cluster: Cluster, namespace: str) -> tuple[str, float]:
-    """Who holds the lock, "" for nobody; and for how many seconds it was not renewed, 0 while it is in force.
+def _lock_holder(cluster: Cluster, namespace: str) -> tuple[str, float, str]:
+    """Who holds the lock, "" for nobody; for how many seconds it was not renewed, 0 while it is in force; and what its
+    holder says that it does.
 
     A look only, so the stamp of another machine is believed here: whoever takes the lock watches it instead.
     """
     from harness.core.clock import parse_utc
-    from harness.engine.lease import DURATION, NAME
+    from harness.engine.lease import NAME, holder_of, lapses_after, phase_of
 
     try:
-        spec = cluster.get(Ref("Lease", namespace, NAME)).get("spec", {})
+        held = cluster.get(Ref("Lease", namespace, NAME))
     except DrillError:
-        return "", 0.0
+        return "", 0.0, ""
+    spec = held.get("spec") or {}
     try:
         silent = time.time() - parse_utc(str(spec.get("renewTime")))
     except ValueError:
         silent = 0.0
-    lapses = float(spec.get("leaseDurationSeconds") or DURATION)
-    return str(spec.get("holderIdentity") or ""), silent if silent > lapses else 0.0
+    return holder_of(held), silent if silent > lapses_after(held) else 0.0, phase_of(held)
 
 
 def _headline(run: Path) -> str:

@@ -144,18 +144,27 @@ def record(run_id: str) -> undo_records.UndoRecord:
 
 
 @pytest.mark.parametrize(
-    ("runs", "held", "silent", "said"),
+    ("runs", "held", "silent", "phase", "said"),
     [
-        ([], "", 0.0, "clean"),
-        ([], "run-1 on h", 0.0, "a drill is running: run run-1 (no fault is in force)"),
-        ([], "run-1 on h", 60.0, "clean (a run that was not heard of for 60 s holds the lock: run-1 on h)"),
-        (["run-0"], "run-1 on h", 0.0, "a drill is running: run run-1 (fault memory of run run-0 is in force)"),
-        (["run-1"], "recover by 12 on h", 0.0, "recover is at work (fault memory of run run-1 is in force)"),
-        (["run-1"], "", 0.0, "run run-1 is over: fault memory is in force, it is not undone"),
+        ([], "", 0.0, "", "clean"),
+        ([], "run-1 on h", 0.0, "", "a drill is running: run run-1 (no fault is in force)"),
+        ([], "run-1 on h", 60.0, "", "clean (a run that was not heard of for 60 s holds the lock: run-1 on h)"),
+        (["run-0"], "run-1 on h", 0.0, "", "a drill is running: run run-1 (fault memory of run run-0 is in force)"),
+        (["run-1"], "recover by 12 on h", 0.0, "", "recover is at work (fault memory of run run-1 is in force)"),
+        (
+            ["run-1"],
+            "run-1 on h",
+            0.0,
+            "observing",
+            "a drill is running: run run-1 (observing; fault memory is in force)",
+        ),
+        (["run-1"], "", 0.0, "", "run run-1 is over: fault memory is in force, it is not undone"),
     ],
 )
-def test_status_says_what_goes_on_in_a_namespace(runs: list[str], held: str, silent: float, said: str) -> None:
-    assert commands._standing([record(run_id) for run_id in runs], held, silent) == said
+def test_status_says_what_goes_on_in_a_namespace(
+    runs: list[str], held: str, silent: float, phase: str, said: str
+) -> None:
+    assert commands._standing([record(run_id) for run_id in runs], held, silent, phase) == said
 
 
 def test_a_plan_names_the_cluster_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:

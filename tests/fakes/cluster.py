@@ -108,6 +108,8 @@ class FakeCluster:
         self.admission: list[Admission] = []
         self.denied: set[tuple[str, ...]] = set()
         """(verb, kind) or (verb, kind, namespace) that `allowed` answers with no, and that the calls refuse."""
+        self.denied_reviews: set[tuple[str, ...]] = set()
+        """As `denied`, but only `allowed` says so: the calls themselves pass."""
         self.clock_offset = Bounds.at(0.0)
         self.pod_logs: dict[tuple[str, str], str] = {}
         """Log text by (namespace, pod)."""
@@ -192,9 +194,10 @@ class FakeCluster:
             return copy.deepcopy(self._listed(kind, namespace, labels))
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
-        """Yes, unless (verb, kind) is in `denied`."""
+        """Yes, unless `denied` or `denied_reviews` holds it."""
         with self._call(Call("allowed", Ref(kind, namespace, name), self._user, body=verb)):
-            return (verb, kind) not in self.denied
+            reviewed = {(verb, kind), (verb, kind, namespace)} & self.denied_reviews
+            return not reviewed and not self._denies(verb, kind, namespace)
 
     def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
         """The newest lines of `pod_logs`."""

@@ -12,6 +12,7 @@ from harness.core.event import Record
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.inbox import message
+from harness.engine.guards import Need
 from harness.engine.lease import Lease
 from harness.engine.observe import InboxTracker, NotifierRound, PagerRound, PrometheusRound
 from harness.engine.preflight import Peers, Preflight, Ready
@@ -105,6 +106,7 @@ class Drill:
     data: dict[str, Any] = field(default_factory=experiment_data)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     run_id: str = "run-1"
+    needs: tuple[Need, ...] = ()
 
     def __post_init__(self) -> None:
         self.experiment: AnyExperiment = parse(self.data).tuned("smoke")
@@ -122,8 +124,9 @@ class Drill:
 
     def preflight(self) -> Ready:
         checks = Preflight(
-            self.experiment, self.peers, faults(), self.world.clock, self.recorder.add, self.wait, self.said.append
-        )
+            self.experiment, self.peers, faults(), self.world.clock, self.recorder.add, self.wait, self.said.append,
+            self.needs,
+        )  # fmt: skip
         identity = checks.guards()
         self.lease = Lease(self.world.cluster, self.world.clock, NAMESPACE, self.run_id)
         self.lease.acquire(self.wait, self.said.append)

@@ -1,0 +1,51 @@
+"""`make torture`: the crash matrix on the local cluster, its table, and every trial as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from harness.clusters import roles, staging
+from harness.clusters.select import choose
+from harness.terminal.progress import LineProgress
+from harness.terminal.stream import Lines
+from tests.faults.targets import TARGETS
+from tests.torture.matrix import Point, Torture, is_bad, table
+
+
+def main() -> int:
+    """Run the matrix; exit code 1 where anything was left broken."""
+    parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
+    parser.add_argument("--fault", help="only this kind")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th step")
+    parser.add_argument("--jobs", type=int, default=6, help="namespaces in which trials run at the same time")
+    parser.add_argument("--out", type=Path, default=Path("runs/torture.json"))
+    given = parser.parse_args()
+    lines = Lines(sys.stdout)
+    progress = LineProgress(lines)
+    provider = choose("local", name="drill")
+    access = provider.up(progress)
+    staging.deploy(provider, access, "smoke", progress)
+    roles.install(access, progress)
+    targets = [target for target in TARGETS if given.fault in {None, target.kind}]
+    began = time.monotonic()
+
+    def chosen(points: list[Point]) -> list[Point]:
+        return points[:: given.every]
+
+    results = Torture(access, lambda text: lines.told("torture", text), given.jobs).run(targets, chosen)
+    lines.write("\n" + table(results) + f"\n\n{len(results)} trials in {time.monotonic() - began:.0f} s")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps([asdict(result) for result in results], indent=1), encoding="utf-8")
+    bad = [result for result in results if is_bad(result)]
+    for result in bad:
+        lines.write(f"LEFT: {result.fault}, killed {result.point}, {result.rescuer}: {result.leftovers} {result.told}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

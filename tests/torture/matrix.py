@@ -1,0 +1,322 @@
+"""The crash matrix on a real cluster: every fault of the catalog, killed at every step, then cleaned up by somebody.
+
+A trial runs the product in a process of its own, kills it, and lets the next one come: `drill recover` on a machine
+without the dead run's folder, the next run, or a sweeper. It ends when the broken object equals, member for member,
+what was there before, apart from what only the API server writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import yaml
+
+from harness.adapters.kubernetes import KubeCluster
+from harness.clusters.provider import Access
+from harness.core.workload import unsettled
+from harness.ports.cluster import Json, NotFound, Ref
+from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+
+ROOT = Path(__file__).resolve().parents[2]
+Rescuer = Literal["recover", "next run", "sweeper"]
+RESCUERS: tuple[Rescuer, ...] = ("recover", "next run", "sweeper")
+WITHIN = 120.0
+"""Seconds after a death within which everything must be back; the figure that is told is what it took."""
+_NAMESPACE = "drill-torture-{}"
+_ANYTHING = {"query": "vector(1)", "above": 0}
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run dies: after its n-th journal append, or before or after its n-th write. Counted from one."""
+
+    kind: Literal["append", "write"]
+    index: int
+    moment: Literal["", "before", "after"]
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.moment or 'after'} {self.kind} {self.index} ({self.what})"
+
+    @property
+    def argument(self) -> str:
+        """The victim's first argument."""
+        return ":".join(part for part in (self.kind, str(self.index), self.moment) if part)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trial. `seconds` run from the death to the object's being as before; None where it never was."""
+
+    fault: str
+    point: Point
+    rescuer: Rescuer
+    died: bool
+    was_broken: bool
+    seconds: float | None
+    leftovers: tuple[str, ...]
+    told: str
+
+
+@dataclass
+class Torture:
+    """The matrix over one cluster. `say` gets a sentence after each trial."""
+
+    access: Access
+    say: Callable[[str], None]
+    jobs: int = 6
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="drill-torture-")))
+
+    def __post_init__(self) -> None:
+        self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
+
+    def run(self, targets: Sequence[Target], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
+        """Every target at the chosen points; the results in no particular order."""
+        results: list[Result] = []
+        for target in targets:
+            with self._rooms(target) as rooms:
+                points = self._points(target, rooms)
+                tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
+                self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
+                results += self._all(target, tasks, rooms)
+        return results
+
+    def _all(self, target: Target, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
+        def one(task: tuple[Point, Rescuer]) -> Result:
+            room = rooms.get()
+            result = self._trial(target, *task, room)
+            took = "NEVER" if result.seconds is None else f"{result.seconds:.1f} s"
+            self.say(f"{title(target)}: killed {result.point}, {result.rescuer}: back after {took}")
+            if result.seconds is not None and not result.leftovers:
+                rooms.put(room)
+            else:
+                self._fresh(target, room)
+                rooms.put(room)
+            return result
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(one, tasks))
+
+    # A trial
+
+    def _trial(self, target: Target, point: Point, rescuer: Rescuer, room: str) -> Result:
+        before = self._declared(target, room)
+        sweeper = self._start("sweep", "--namespace", room) if rescuer == "sweeper" else None
+        try:
+            victim = self._victim(point.argument, target, room, "died")
+            died_at = time.monotonic()
+            broken = self._declared(target, room) != before
+            told, good = self._rescue(rescuer, target, room)
+            seconds = self._back_after(target, room, before, died_at)
+            left = [] if good else [f"{rescuer} failed: {told}"]
+            left += self._leftovers(room, died_at)
+        finally:
+            if sweeper is not None:
+                sweeper.terminate()
+                sweeper.wait()
+        return Result(title(target), point, rescuer, victim == -9, broken, seconds, tuple(left), told.strip()[-400:])
+
+    def _rescue(self, rescuer: Rescuer, target: Target, room: str) -> tuple[str, bool]:
+        if rescuer == "sweeper":
+            return "", True
+        if rescuer == "recover":
+            done = self._drill("recover", "--namespace", room, "--runs", str(self.folder / "elsewhere"))
+        else:
+            runs = str(self.folder / "next")
+            done = self._drill("run", str(self._experiment(target, room)), "--no-setup", "--runs", runs)
+        return done.stdout + done.stderr, done.returncode == 0
+
+    def _back_after(self, target: Target, room: str, before: Json, died_at: float) -> float | None:
+        while time.monotonic() - died_at < WITHIN:
+            if self._declared(target, room) == before and not self._records(room):
+                return time.monotonic() - died_at
+            time.sleep(0.2)
+        return None
+
+    def _leftovers(self, room: str, died_at: float) -> list[str]:
+        """What is still there that should not be: undo records and locks. A lock may be on its way out."""
+        while True:
+            locks = [f"lease/{one['metadata']['name']}" for one in self.cluster.list("Lease", room)]
+            left = [*self._records(room), *locks]
+            if not left or time.monotonic() - died_at > WITHIN:
+                return left
+            time.sleep(0.2)
+
+    def _records(self, room: str) -> list[str]:
+        found = self.cluster.list("ConfigMap", room, "drill.internal/undo=true")
+        return [f"configmap/{one['metadata']['name']}" for one in found]
+
+    def _declared(self, target: Target, room: str) -> Json:
+        """The broken object without what only the API server and its controllers write."""
+        body = self.cluster.get(target.ref(room))
+        body.pop("status", None)
+        for name in ("resourceVersion", "generation", "managedFields"):
+            body["metadata"].pop(name, None)
+        (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
+        return body
+
+    # Rooms and steps
+
+    @contextmanager
+    def _rooms(self, target: Target) -> Iterator[SimpleQueue[str]]:
+        """Namespaces with the target in each, one for each job."""
+        names = [_NAMESPACE.format(number) for number in range(self.jobs)]
+        rooms: SimpleQueue[str] = SimpleQueue()
+        try:
+            for name in names:
+                self._make(target, name)
+            for name in names:
+                self._wait_at_rest(target, name)
+                rooms.put(name)
+            yield rooms
+        finally:
+            for name in names:
+                self._drop(name)
+            for name in names:
+                self._wait_gone(name)
+
+    def _make(self, target: Target, room: str) -> None:
+        image = self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"]
+        self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
+        for body in target.objects(room, image):
+            self.cluster.create(body)
+
+    def _fresh(self, target: Target, room: str) -> None:
+        self._drop(room)
+        self._wait_gone(room)
+        self._make(target, room)
+        self._wait_at_rest(target, room)
+
+    def _drop(self, room: str) -> None:
+        self.cluster.delete(Ref("Namespace", "", room))
+
+    def _wait_gone(self, room: str) -> None:
+        deadline = time.monotonic() + WITHIN
+        while time.monotonic() < deadline:
+            try:
+                self.cluster.get(Ref("Namespace", "", room))
+            except NotFound:
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"namespace {room} does not go")
+
+    def _wait_at_rest(self, target: Target, room: str) -> None:
+        deadline = time.monotonic() + WITHIN
+        while unsettled(self.cluster.get(target.ref(room))):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{target.ref(room)} does not come to rest")
+            time.sleep(0.5)
+
+    def _points(self, target: Target, rooms: SimpleQueue[str]) -> list[Point]:
+        """Every step of a run that is left alone."""
+        room, path = rooms.get(), self.folder / f"steps-{target.kind}-{target.name}.json"
+        code = self._victim(f"count:{path}", target, room, "counted")
+        rooms.put(room)
+        if code != 0:
+            raise RuntimeError(f"the run that should only be counted ended with {code}; see {self.folder}")
+        steps = json.loads(path.read_text(encoding="utf-8"))
+        points = [Point("append", n, "", what) for n, what in enumerate(steps["appends"], 1)]
+        for n, what in enumerate(steps["writes"], 1):
+            points += [Point("write", n, "before", what), Point("write", n, "after", what)]
+        return points
+
+    # Processes
+
+    def _experiment(self, target: Target, room: str) -> Path:
+        """The smallest experiment that breaks the target: it ends as soon as the effect is proved."""
+        effective = f"{target.spec['id']}.effective"
+        data: dict[str, Any] = {
+            "name": f"torture-{target.kind}",
+            "title": "Dies at every step",
+            "why": {"probability": "high", "tests": ["the harness"]},
+            "namespace": room,
+            "narrative": "The harness is killed.",
+            "facilitator": {"root_cause": {"object": "/".join(target.broken).lower(), "reason": "a test"}},
+            "severity": "P4",
+            "signal": {"query": "vector(1)", "title": "One", "unit": ""},
+            "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
+            "faults": [target.spec],
+            "mitigated": {"for": "1s", **_ANYTHING},
+            "recovered": {"for": "1s", **_ANYTHING},
+            "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
+            "runbook": "runbooks/high-queue-depth.md",
+            "profiles": {"smoke": {"timeout": "60s", "responder": "human"}},
+        }
+        path = self.folder / room / f"torture-{target.kind}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
+        return path
+
+    def _victim(self, fate: str, target: Target, room: str, runs: str) -> int:
+        command = [
+            sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
+            "--no-setup", "--runs", str(self.folder / runs), *self._where(),
+        ]  # fmt: skip
+        with (self.folder / f"{room}.log").open("w", encoding="utf-8") as log:
+            return subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=WITHIN, cwd=ROOT, env=_environment()
+            ).returncode
+
+    def _drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments, *self._where()],
+            capture_output=True, text=True, check=False, timeout=2 * WITHIN, cwd=ROOT, env=_environment(),
+        )  # fmt: skip
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *arguments, *self._where()], text=True, cwd=ROOT, env=_environment(),
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _where(self) -> list[str]:
+        return ["--cluster", "context", "--context", self.access.context, "--kubeconfig", str(self.access.kubeconfig)]
+
+
+def title(target: Target) -> str:
+    """What a target's row is called."""
+    return f"{target.kind} ({target.name})"
+
+
+def is_bad(result: Result) -> bool:
+    """Whether a trial left something."""
+    return result.seconds is None or bool(result.leftovers)
+
+
+def table(results: Sequence[Result]) -> str:
+    """The matrix in eighty columns, a line per fault and one for all."""
+    lines = [f"{'fault':<26} {'deaths':>6} {'in force':>8} {'back':>6} {'leftovers':>9} {'longest':>8} {'median':>7}"]
+    faults = list(dict.fromkeys(result.fault for result in results))
+    for name in [*faults, "all"]:
+        rows = [result for result in results if name in {"all", result.fault}]
+        took = sorted(result.seconds for result in rows if result.seconds is not None)
+        longest, median = (f"{took[-1]:.1f} s", f"{took[len(took) // 2]:.1f} s") if took else ("-", "-")
+        lines.append(
+            f"{name:<26} {sum(r.died for r in rows):>6} {sum(r.was_broken for r in rows):>8} {len(took):>6} "
+            f"{sum(len(r.leftovers) for r in rows):>9} {longest:>8} {median:>7}"
+        )
+    for rescuer in RESCUERS:
+        took = sorted(r.seconds for r in results if r.rescuer == rescuer and r.was_broken and r.seconds is not None)
+        if took:
+            lines.append(
+                f"{'  of these by ' + rescuer + ', in force':<42} {len(took):>6} {'':>9} "
+                f"{f'{took[-1]:.1f} s':>8} {f'{took[len(took) // 2]:.1f} s':>7}"
+            )
+    return "\n".join(lines)
+
+
+def _environment() -> dict[str, str]:
+    mine = ("DRILL_", "KUBECONFIG", "CONTEXT", "PROFILE", "RESPONDER")
+    return {**{k: v for k, v in os.environ.items() if not k.startswith(mine)}, "NO_COLOR": "1"}

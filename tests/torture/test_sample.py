@@ -1,0 +1,41 @@
+"""A sample of the crash matrix on the real cluster; `make torture` runs it whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.clusters.provider import Access
+from tests.faults.targets import TARGETS
+from tests.torture.matrix import Point, Torture, is_bad, table
+
+pytestmark = pytest.mark.cluster
+
+
+def sample(points: list[Point]) -> list[Point]:
+    """Where most can go wrong: the record is there and the fault is not; the write is about to be sent, or was sent
+    and nobody knows; the effect is there; the undo was sent and nobody knows; its record is not yet removed."""
+
+    def first(kind: str, what: str, moment: str = "", *, last: bool = False) -> Point:
+        found = [p for p in points if p.kind == kind and p.what.startswith(what) and p.moment == moment]
+        return found[-1 if last else 0]
+
+    return [
+        first("append", "undo.stored"),
+        first("append", "inject.started"),
+        first("write", "patch", "after"),
+        first("append", "effect.proved"),
+        first("write", "patch", "after", last=True),
+        first("append", "undo.done"),
+    ]
+
+
+def test_whoever_comes_next_brings_everything_back(local_access: Access, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Torture(local_access, lambda _: None, jobs=6).run(TARGETS, sample)
+    with capsys.disabled():
+        print(f"\n{table(results)}")  # noqa: T201 - figures for whoever reads the log
+    assert [result for result in results if is_bad(result)] == []
+    assert all(result.died for result in results)
+    kinds = {target.kind for target in TARGETS}
+    for kind in kinds:
+        rows = [result for result in results if result.fault.startswith(kind)]
+        assert sum(result.was_broken for result in rows) >= 3, "a matrix in which nothing was broken proves nothing"

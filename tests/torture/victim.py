@@ -1,0 +1,99 @@
+"""The product's own command line, which dies by SIGKILL at a chosen step.
+
+    python -m tests.torture.victim append:12 run FILE ...
+    python -m tests.torture.victim write:3:before run FILE ...
+    python -m tests.torture.victim count:PATH run FILE ...
+
+An append counts when it is durable; a write when it changes the cluster (dry runs do not) and comes from the main
+thread: the lock's renewals have a thread and a time of their own. `count` lets the run live and writes down its steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.adapters.file_journal import FileJournal
+from harness.adapters.kubernetes import KubeCluster
+from harness.cli import main
+from harness.core.event import Record
+
+WRITES = ("create", "replace", "patch", "delete")
+
+
+class Fate:
+    """Counts steps, and ends the process at the one that was chosen."""
+
+    def __init__(self, chosen: str) -> None:
+        self._kind, _, rest = chosen.partition(":")
+        self._path = Path(rest) if self._kind == "count" else None
+        index, _, self._moment = rest.partition(":")
+        self._index = int(index) if self._kind != "count" else -1
+        self._appends: list[str] = []
+        self._writes: list[str] = []
+
+    def appended(self, record: Record) -> None:
+        """A journal line is durable."""
+        self._appends.append(record.event.type)
+        if self._kind == "append" and len(self._appends) == self._index:
+            _die()
+
+    def writing(self, what: str) -> None:
+        """A write is about to be sent."""
+        self._writes.append(what)
+        if self._kind == "write" and self._moment == "before" and len(self._writes) == self._index:
+            _die()
+
+    def written(self) -> None:
+        """A write's reply is there, and nobody knows yet."""
+        if self._kind == "write" and self._moment == "after" and len(self._writes) == self._index:
+            _die()
+
+    def survived(self) -> None:
+        """The run ended by itself."""
+        if self._path is not None:
+            self._path.write_text(json.dumps({"appends": self._appends, "writes": self._writes}), encoding="utf-8")
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def doom(fate: Fate) -> None:
+    """Put the fate's eyes on the journal and on the cluster's writes."""
+    append = FileJournal.append
+
+    def appending(journal: FileJournal, record: Record) -> None:
+        append(journal, record)
+        fate.appended(record)
+
+    setattr(FileJournal, "append", appending)  # noqa: B010 - a method is put over another's on purpose
+    for name in WRITES:
+        setattr(KubeCluster, name, _watched(name, getattr(KubeCluster, name), fate))
+
+
+def _watched(name: str, real: Callable[..., Any], fate: Fate) -> Callable[..., Any]:
+    def call(cluster: KubeCluster, *arguments: Any, **options: Any) -> Any:
+        if options.get("dry_run") or threading.current_thread() is not threading.main_thread():
+            return real(cluster, *arguments, **options)
+        about = arguments[0]
+        fate.writing(f"{name} {about['kind'] if isinstance(about, dict) else about.kind}")
+        answer = real(cluster, *arguments, **options)
+        fate.written()
+        return answer
+
+    return call
+
+
+if __name__ == "__main__":
+    fate = Fate(sys.argv[1])
+    doom(fate)
+    code = main(sys.argv[2:])
+    fate.survived()
+    sys.exit(code)
