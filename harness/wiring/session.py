@@ -35,6 +35,7 @@ from harness.wiring.judging import fetch_notes, judge_run, point_latest, told
 from harness.wiring.settings import (
     AUTOPILOT,
     ROOT,
+    RUNNER,
     Phases,
     RunOutcome,
     Settings,
@@ -122,7 +123,7 @@ class _Session:
         from harness.engine.runner import Recorder
 
         with self._phases.time("connect"):
-            cluster = connect(self._settings, self._access, self._clock)
+            cluster = self._connected()
             peers = peers_of(self._settings, cluster, self._clock)
         run_id = _run_id(self._clock.now(), self._declared.name)
         folder = self._settings.runs / run_id
@@ -151,6 +152,18 @@ class _Session:
             outcome = judge_run(folder, phases=self._phases.seconds)
             point_latest(self._settings.runs, folder)
         return outcome
+
+    def _connected(self) -> KubeCluster:
+        """The cluster under the identity that drills: where the cluster is ours that is the runner's ServiceAccount,
+        which may do what a drill needs and no more; elsewhere it is whoever the context says."""
+        cluster = connect(self._settings, self._access, self._clock)
+        if self._access.provider == "context":
+            return cluster
+        timeout = self._experiment.profiles[self._profile].timeout
+        try:
+            return cluster.with_token(cluster.token(*RUNNER, max(TOKEN_SECONDS, int(2 * timeout))))
+        finally:
+            cluster.close()
 
     def _drill(
         self,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = "service:monitoring/prometheus:9090"
 ALERTMANAGER = "service:monitoring/alertmanager:9093"
+RUNNER = ("drill-system", "drill-runner")
 AUTOPILOT = ("drill-system", "drill-autopilot")
 PAGER = "service:monitoring/pager:8080"
 
