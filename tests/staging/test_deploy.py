@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.clusters import rootfs, staging
+from harness.clusters import rootfs, staging, staging_image
+from harness.clusters.kubectl import checkout, rolled_out
 from harness.clusters.provider import Access, ClusterProvider, ClusterStatus
 from harness.core.errors import BadInput, Refused, Unreachable
 from harness.ports.progress import Progress, Silent
@@ -84,7 +85,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def build(repository: Path, progress: Progress) -> rootfs.Image:
         return rootfs.Image("drill.internal/nova-staging:abc", tmp_path / "image.tar")
 
-    monkeypatch.setattr(rootfs, "build", build)
+    monkeypatch.setattr(staging_image, "build", build)
 
 
 def deployment(**status: int) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def live(cluster: Cluster, *items: dict[str, Any]) -> None:
 
 def declare(cluster: Cluster, *items: dict[str, Any]) -> None:
     """Make `items` the live state, noted as declared by an earlier deployment of the smoke profile."""
-    declared = staging._declared(staging._repository(), "smoke", "drill.internal/nova-staging:abc")
+    declared = staging._declared(checkout(), "smoke", "drill.internal/nova-staging:abc")
     monitoring = namespace("monitoring")
     note = f"{declared} {staging._fingerprint([*items, monitoring])}"
     live(cluster, *items, namespace("monitoring", **{staging.NOTE: note}))
@@ -210,8 +211,8 @@ def test_a_missing_kubectl_is_bad_input(tmp_path: Path) -> None:
     [{"observedGeneration": 2}, {"updatedReplicas": 3}, {"availableReplicas": 2}, {"replicas": 6}],
 )
 def test_a_rollout_under_way_is_not_rolled_out(status: dict[str, int]) -> None:
-    assert staging._rolled_out(deployment())
-    assert not staging._rolled_out(deployment(**status))
+    assert rolled_out(deployment())
+    assert not rolled_out(deployment(**status))
 
 
 def test_the_fingerprint_moves_with_specs_and_labels_and_not_with_status() -> None:
@@ -232,6 +233,6 @@ def test_the_fingerprint_moves_with_specs_and_labels_and_not_with_status() -> No
 
 
 def test_what_is_declared_depends_on_profile_image_and_files() -> None:
-    root = staging._repository()
+    root = checkout()
     digests = {staging._declared(root, profile, ref) for profile in ("smoke", "gameday") for ref in ("a:1", "a:2")}
     assert len(digests) == 4
