@@ -66,7 +66,7 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     with uncaptured():
         progress = LineProgress(Lines(sys.stderr))
         staging.deploy(provider, access, "smoke", progress)
-        roles.install(access, progress)
+        roles.install(provider, access, progress)
     yield access
     if not was_up:
         provider.down(Silent())
