@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 CLUSTER_TIMEOUT = 1800
 """Seconds for one test on the cluster: the first one may have to build Kubernetes."""
-NAME = "drill"
+NAME = os.environ.get("DRILL_TEST_CLUSTER", "drill")
+"""The local cluster to test on; another than that of one's drills, where both are to go on at the same time."""
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("here", deadline=None)
@@ -40,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
-    """A real cluster with the staging system on it: the one called "drill" where it is up, else one started here, which
+    """A real cluster with the staging system on it: the one called `NAME` where it is up, else one started here, which
     is then taken down again. Progress is shown past pytest's capture: building a cluster can take minutes."""
     from harness.clusters import roles, staging
     from harness.clusters.select import choose
@@ -66,7 +67,7 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     with uncaptured():
         progress = LineProgress(Lines(sys.stderr))
         staging.deploy(provider, access, "smoke", progress)
-        roles.install(access, progress)
+        roles.install(provider, access, progress)
     yield access
     if not was_up:
         provider.down(Silent())

@@ -96,6 +96,13 @@ def write_archive(
     return digest
 
 
+def write_layer(out: Path, tree: Path) -> None:
+    """Write the folder `tree`, which becomes `/`, as a layer's tar file; all is root's. The same tree gives the same
+    bytes."""
+    with out.open("wb") as file:
+        _write_tree(_Hashing(file), Layer(tree))
+
+
 def digest_of(archive: Path, ref: str) -> str:
     """The manifest digest under which an OCI archive holds `ref`. Raises BadInput where it holds no such image."""
     try:

@@ -1,8 +1,8 @@
-"""The staging system's image, made without Docker: Debian packages as one layer, our few sources as another.
+"""Images made without Docker: Debian packages as the base layer, our own files as layers on top.
 
-The base layer takes half a minute and is cached under its recipe (packages, exclusions, hooks, architecture); the
-layer of sources takes milliseconds, so editing staging/*.py costs an archive and no package. The image's tag is made
-of the content of both layers: equal tags mean equal files, and a changed file is never hidden by a cached image.
+The base layer takes half a minute and is cached under its recipe (packages, exclusions, hooks, architecture); so is
+every layer that is dear to make, under what it is made of. An image's tag is made of the content of all its layers:
+equal tags mean equal files, and a changed file is never hidden by a cached image.
 
 The packages are extracted, not installed: no maintainer script runs, nothing of Debian's `Essential` set comes
 along, and the image has no shell.
@@ -19,31 +19,28 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clusters import oci
-from harness.core.errors import BadInput, Internal
+from harness.core.errors import BadInput
 from harness.ports.progress import Progress
 
-REPOSITORY = "drill.internal/nova-staging"
 SUITE = "bookworm"
-USER = "10001:10001"
-WORKDIR = "/opt/nova"
-ENTRYPOINT = ("/usr/bin/python3",)
-ENV = {"PYTHONPATH": "/opt/nova", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 BASE_SECONDS = 35.0
 """What a cold base layer takes on two cores with a near mirror."""
 
 # Byte code is compiled here because the root file system is read-only where it runs. It is not checked against the
 # sources' times: layers do not keep them reliably. The resolver's file is the builder's own and stays behind.
-_HOOK = (
-    'chroot "$1" /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.11'
+COMPILE = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+HOOK = (
+    f'chroot "$1" /usr/bin/python3 {" ".join(COMPILE)} /usr/lib/python3.11'
     ' && rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
 )
 _KEPT_ARCHIVES = 3
+_KEPT_LAYERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,19 @@ class Image:
     archive: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an image is apart from its layers. `name` stands in file names and in what is told of the work; `user` is
+    `uid:gid`."""
+
+    name: str
+    repository: str
+    user: str
+    workdir: str
+    entrypoint: tuple[str, ...]
+    env: Mapping[str, str]
+
+
 def cache_dir() -> Path:
     """Where images are kept between runs; safe to delete at any time."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -62,68 +72,104 @@ def cache_dir() -> Path:
     return path
 
 
-def build(repository: Path, progress: Progress) -> Image:
-    """The image of the sources under `repository`/staging, built as far as it is not cached.
+@contextmanager
+def locked() -> Iterator[None]:
+    """One builder at a time on this machine; the second finds the cache filled."""
+    with (cache_dir() / ".lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def assemble(recipe: Recipe, layers: Sequence[Path | bytes], progress: Progress) -> Image:
+    """The image of these layers, tar files or their content, from bottom to top; from the cache where it is there."""
+    digests = [_sha256(one) if isinstance(one, Path) else hashlib.sha256(one).hexdigest() for one in layers]
+    tag = hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+    image = Image(f"{recipe.repository}:{tag}", cache_dir() / f"{recipe.name}-{tag}.oci.tar")
+    if image.archive.exists():
+        os.utime(image.archive)
+        return image
+    with progress.step(f"{recipe.name} image", expect_seconds=2), _room() as room:
+        files: list[oci.Layer | Path] = []
+        for number, layer in enumerate(layers):
+            if isinstance(layer, bytes):
+                file = room / f"{number}.tar"
+                file.write_bytes(layer)
+                files.append(file)
+            else:
+                files.append(layer)
+        oci.write_archive(
+            image.archive,
+            image.ref,
+            layers=files,
+            entrypoint=recipe.entrypoint,
+            env=recipe.env,
+            user=recipe.user,
+            workdir=recipe.workdir,
+        )
+    _forget_old(f"{recipe.name}-*.oci.tar", _KEPT_ARCHIVES)
+    return image
+
+
+def kept(sort: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The cached file of that sort for what `key` names; made by `make(path)` where it is not there, whole or not at
+    all."""
+    path = cache_dir() / f"{sort}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.tar"
+    if path.exists():
+        os.utime(path)
+        return path
+    with _room() as room:
+        half_done = room / path.name
+        make(half_done)
+        half_done.replace(path)
+    _forget_old(f"{sort}-*.tar", _KEPT_LAYERS)
+    return path
+
+
+def base_layer(lists: Path, progress: Progress) -> Path:
+    """The layer of Debian packages that packages.txt and excludes.txt in the folder `lists` name.
 
     Raises BadInput where the machine lacks a tool or cannot fetch packages.
     """
-    with _locked():
-        base = _base(repository, progress)
-        sources = sources_layer(repository)
-        digest = _sha256(base) + hashlib.sha256(sources).hexdigest()
-        tag = hashlib.sha256(digest.encode()).hexdigest()[:12]
-        image = Image(f"{REPOSITORY}:{tag}", cache_dir() / f"nova-staging-{tag}.oci.tar")
-        if image.archive.exists():
-            os.utime(image.archive)
-            return image
-        with progress.step("staging image", expect_seconds=2), tempfile.TemporaryDirectory(dir=cache_dir()) as room:
-            layer = Path(room) / "sources.tar"
-            layer.write_bytes(sources)
-            oci.write_archive(
-                image.archive,
-                image.ref,
-                layers=[base, layer],
-                entrypoint=list(ENTRYPOINT),
-                env=ENV,
-                user=USER,
-                workdir=WORKDIR,
+    packages = read_list(lists / "packages.txt")
+    excludes = read_list(lists / "excludes.txt")
+    key = "\n".join([SUITE, platform.machine(), HOOK, *packages, "", *excludes])
+
+    def make(out: Path) -> None:
+        if shutil.which("mmdebstrap") is None:
+            raise BadInput(
+                "mmdebstrap-missing",
+                "mmdebstrap is not installed",
+                expected="mmdebstrap on PATH, to make images without Docker",
+                remedy="apt-get install mmdebstrap debian-archive-keyring",
             )
-        _forget_old_archives()
-        return image
+        with progress.step("base layer from Debian packages", expect_seconds=BASE_SECONDS):
+            command = [
+                "mmdebstrap",
+                "--quiet",
+                "--variant=extract",
+                "--format=tar",
+                f"--include={','.join(packages)}",
+                *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
+                f"--extract-hook={HOOK}",
+                "--skip=output/dev",
+                SUITE,
+                str(out),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode != 0:
+            last = "; ".join(done.stderr.strip().splitlines()[-3:]) or f"exit code {done.returncode}"
+            raise BadInput(
+                "base-layer",
+                f"mmdebstrap did not make the base layer: {last}",
+                expected=f"Debian {SUITE} packages {', '.join(packages)} from the default mirror",
+                remedy="check the way to the mirror, the keyring (debian-archive-keyring) and the free disk space",
+            )
+
+    return kept("base", key, make)
 
 
-def promtool(repository: Path, progress: Progress) -> Path:
-    """`promtool` of the very Prometheus that the image runs, taken out of the base layer for use on this machine."""
-    with _locked():
-        base = _base(repository, progress)
-        tool = base.with_name(f"promtool-{base.stem.removeprefix('base-')}")
-        if not tool.exists():
-            with tarfile.open(base) as archive, tempfile.TemporaryDirectory(dir=cache_dir()) as room:
-                member = archive.extractfile("./usr/bin/promtool")
-                if member is None:
-                    raise Internal(
-                        "promtool-missing",
-                        f"{base} holds no /usr/bin/promtool",
-                        expected="the package `prometheus`, which brings it",
-                        remedy="see staging/image/packages.txt and excludes.txt",
-                    )
-                half_done = Path(room) / "promtool"
-                with half_done.open("wb") as out:
-                    shutil.copyfileobj(member, out)
-                half_done.chmod(0o755)
-                half_done.replace(tool)
-    return tool
-
-
-def sources_layer(repository: Path) -> bytes:
-    """The layer of our own files as a tar: the same bytes for the same sources, whoever builds it and when."""
-    files = {
-        "etc/passwd": b"root:x:0:0:root:/:/nonexistent\nnova:x:10001:10001:nova:/opt/nova:/nonexistent\n",
-        "etc/group": b"root:x:0:\nnova:x:10001:\n",
-        "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
-    }
-    for source in sorted((repository / "staging").glob("*.py")):
-        files[f"opt/nova/staging/{source.name}"] = source.read_bytes()
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    """A layer of these files, root's and readable by all: the same bytes for the same files, whoever asks and when."""
     folders = sorted({str(parent) for name in files for parent in Path(name).parents if str(parent) != "."})
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -138,59 +184,23 @@ def sources_layer(repository: Path) -> bytes:
     return out.getvalue()
 
 
+def accounts(user: str, uid: int, home: str) -> dict[str, bytes]:
+    """The files by which an image knows its one user, and finds names."""
+    return {
+        "etc/passwd": f"root:x:0:0:root:/:/nonexistent\n{user}:x:{uid}:{uid}:{user}:{home}:/nonexistent\n".encode(),
+        "etc/group": f"root:x:0:\n{user}:x:{uid}:\n".encode(),
+        "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
+    }
+
+
 def read_list(path: Path) -> list[str]:
     """The lines of a list file without comments and blanks, in order."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _base(repository: Path, progress: Progress) -> Path:
-    recipe = repository / "staging" / "image"
-    packages = read_list(recipe / "packages.txt")
-    excludes = read_list(recipe / "excludes.txt")
-    key = "\n".join([SUITE, platform.machine(), _HOOK, *packages, "", *excludes])
-    base = cache_dir() / f"base-{hashlib.sha256(key.encode()).hexdigest()[:12]}.tar"
-    if base.exists():
-        return base
-    if shutil.which("mmdebstrap") is None:
-        raise BadInput(
-            "mmdebstrap-missing",
-            "mmdebstrap is not installed",
-            expected="mmdebstrap on PATH, to make the staging image without Docker",
-            remedy="apt-get install mmdebstrap debian-archive-keyring",
-        )
-    with (
-        progress.step("base layer from Debian packages", expect_seconds=BASE_SECONDS),
-        tempfile.TemporaryDirectory(dir=cache_dir()) as room,
-    ):
-        half_done = Path(room) / "base.tar"
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=extract",
-            "--format=tar",
-            f"--include={','.join(packages)}",
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
-            f"--extract-hook={_HOOK}",
-            "--skip=output/dev",
-            SUITE,
-            str(half_done),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode != 0:
-            last = "; ".join(done.stderr.strip().splitlines()[-3:]) or f"exit code {done.returncode}"
-            raise BadInput(
-                "base-layer",
-                f"mmdebstrap did not make the base layer: {last}",
-                expected=f"Debian {SUITE} packages {', '.join(packages)} from the default mirror",
-                remedy="check the way to the mirror, the keyring (debian-archive-keyring) and the free disk space",
-            )
-        half_done.replace(base)
-    return base
-
-
 def _sha256(path: Path) -> str:
-    """The digest of a cached file, remembered beside it: a base layer is written once and never changed."""
+    """The digest of a cached file, remembered beside it: a layer is written once and never changed."""
     note = path.with_name(path.name + ".sha256")
     if not note.exists():
         with path.open("rb") as file:
@@ -198,15 +208,15 @@ def _sha256(path: Path) -> str:
     return note.read_text(encoding="utf-8").strip()
 
 
-def _forget_old_archives() -> None:
-    archives = sorted(cache_dir().glob("nova-staging-*.oci.tar"), key=lambda path: path.stat().st_mtime)
-    for archive in archives[:-_KEPT_ARCHIVES]:
-        archive.unlink(missing_ok=True)
+def _forget_old(pattern: str, keep: int) -> None:
+    found = sorted(cache_dir().glob(pattern), key=lambda path: path.stat().st_mtime)
+    for path in found[:-keep]:
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + ".sha256").unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
-    """One builder at a time on this machine; the second finds the cache filled."""
-    with (cache_dir() / ".lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _room() -> Iterator[Path]:
+    """A folder for half-done work, beside the cache so that what is done can be moved there."""
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as room:
+        yield Path(room)

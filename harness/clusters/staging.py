@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -28,9 +26,10 @@ from urllib.parse import quote
 
 import yaml
 
-from harness.clusters import rootfs
+from harness.clusters import staging_image
+from harness.clusters.kubectl import WRITE_TIMEOUT, Kubectl, checkout, rolled_out
 from harness.clusters.provider import Access, ClusterProvider
-from harness.core.errors import BadInput, Internal, Refused, Unreachable
+from harness.core.errors import Internal, Refused, Unreachable
 from harness.ports.progress import Progress
 
 Profile = Literal["smoke", "gameday"]
@@ -50,8 +49,6 @@ STEADY_DEPTH = 20
 """Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
 
 _KINDS = "namespaces,deployments,services,configmaps"
-_READ_TIMEOUT = 20.0
-_WRITE_TIMEOUT = 60.0
 _ROLLOUT_TIMEOUT = 120.0
 
 
@@ -80,9 +77,9 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
     write, where a namespace of that name belongs to somebody else or a drill holds the staging namespace;
     Unreachable where the system does not become ready; BadInput where the image cannot be built.
     """
-    repository = _repository()
-    kubectl = _Kubectl(access)
-    image = rootfs.build(repository, progress)
+    repository = checkout()
+    kubectl = Kubectl(access)
+    image = staging_image.build(repository, progress)
     declared = _declared(repository, profile, image.ref)
     live = _live(kubectl)
     if _note(live) != (declared, _fingerprint(live)):
@@ -93,7 +90,7 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
             _apply(kubectl, repository, profile, image.ref, progress)
         live = _live(kubectl)
         _write_note(kubectl, declared, _fingerprint(live))
-    if not all(_rolled_out(item) for item in live if item["kind"] == "Deployment"):
+    if not all(rolled_out(item) for item in live if item["kind"] == "Deployment"):
         with progress.step("staging system rolls out; traffic climbs to its plateau", expect_seconds=20):
             _wait_rollout(kubectl)
     _wait_steady(kubectl, profile, progress)
@@ -101,69 +98,10 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
 
 def undeploy(access: Access, progress: Progress) -> None:
     """Remove the staging system with all it kept. Raises Refused where the namespaces are not ours or in use."""
-    kubectl = _Kubectl(access)
+    kubectl = Kubectl(access)
     _guard(kubectl)
     with progress.step("staging system goes", expect_seconds=50):
         kubectl.must("delete", "namespace", NAMESPACE, MONITORING, "--ignore-not-found", timeout=120)
-
-
-class _Kubectl:
-    """kubectl bound to one cluster. Bodies go through standard input: arguments are visible to the whole machine."""
-
-    def __init__(self, access: Access) -> None:
-        self._prefix = [
-            str(access.kubectl or "kubectl"),
-            f"--kubeconfig={access.kubeconfig}",
-            f"--context={access.context}",
-        ]
-        self._cluster = access.name
-
-    def run(
-        self, *args: str, body: str | None = None, timeout: float = _READ_TIMEOUT
-    ) -> subprocess.CompletedProcess[str]:
-        """Run and return whatever came of it. Raises Unreachable after `timeout` seconds."""
-        try:
-            return subprocess.run(
-                [*self._prefix, *args], input=body, capture_output=True, text=True, timeout=timeout, check=False
-            )
-        except FileNotFoundError as error:
-            raise BadInput(
-                "kubectl-missing",
-                f"{self._prefix[0]} is not there",
-                expected="a kubectl that fits the cluster",
-                remedy="install kubectl, or use the one that `drill cluster up` builds",
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise Unreachable(
-                "cluster-silent",
-                f"`kubectl {' '.join(args[:3])}` did not end within {timeout:.0f} s",
-                expected=f"cluster {self._cluster} to answer",
-                remedy="drill cluster status",
-            ) from error
-
-    def must(self, *args: str, body: str | None = None, timeout: float = _READ_TIMEOUT) -> str:
-        """Run and return the output. Raises Unreachable where kubectl failed."""
-        done = self.run(*args, body=body, timeout=timeout)
-        if done.returncode != 0:
-            raise Unreachable(
-                "kubectl-failed",
-                f"`kubectl {' '.join(args[:3])}` failed: {done.stderr.strip()}",
-                expected=f"cluster {self._cluster} to accept it",
-                remedy="drill cluster status; the message above is the API server's",
-            )
-        return done.stdout
-
-
-def _repository() -> Path:
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "manifests" / "overlays").is_dir():
-        raise BadInput(
-            "manifests-missing",
-            f"{root} holds no manifests/",
-            expected="a checkout of the repository: the staging system is not part of the installed package",
-            remedy="clone the repository and install it from there with `pip install -e .`",
-        )
-    return root
 
 
 def _declared(repository: Path, profile: Profile, ref: str) -> str:
@@ -174,7 +112,7 @@ def _declared(repository: Path, profile: Profile, ref: str) -> str:
     return digest.hexdigest()
 
 
-def _live(kubectl: _Kubectl) -> list[dict[str, Any]]:
+def _live(kubectl: Kubectl) -> list[dict[str, Any]]:
     out = kubectl.must("get", _KINDS, "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
     return cast("list[dict[str, Any]]", json.loads(out)["items"])
 
@@ -200,11 +138,11 @@ def _note(live: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
     return None
 
 
-def _write_note(kubectl: _Kubectl, declared: str, fingerprint: str) -> None:
+def _write_note(kubectl: Kubectl, declared: str, fingerprint: str) -> None:
     kubectl.must("annotate", "namespace", MONITORING, f"{NOTE}={declared} {fingerprint}", "--overwrite")
 
 
-def _guard(kubectl: _Kubectl) -> None:
+def _guard(kubectl: Kubectl) -> None:
     """Refuse before the first write what would hurt somebody else."""
     for name in (NAMESPACE, MONITORING):
         out = kubectl.must("get", "namespace", name, "--ignore-not-found", "--output=json")
@@ -226,8 +164,8 @@ def _guard(kubectl: _Kubectl) -> None:
         )
 
 
-def _apply(kubectl: _Kubectl, repository: Path, profile: Profile, ref: str, progress: Progress) -> None:
-    rendered = _render(kubectl, repository, profile, ref)
+def _apply(kubectl: Kubectl, repository: Path, profile: Profile, ref: str, progress: Progress) -> None:
+    rendered = kubectl.render(repository / "manifests" / "overlays" / profile, ref)
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     namespaces = [document for document in documents if document["kind"] == "Namespace"]
     _server_side_apply(kubectl, yaml.safe_dump_all(namespaces), progress)
@@ -236,30 +174,13 @@ def _apply(kubectl: _Kubectl, repository: Path, profile: Profile, ref: str, prog
     _prune_config(kubectl, {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"})
 
 
-def _render(kubectl: _Kubectl, repository: Path, profile: Profile, ref: str) -> str:
-    """The manifests of a profile with the image's tag, without touching the checkout."""
-    name, _, tag = ref.rpartition(":")
-    with tempfile.TemporaryDirectory(prefix="drill-kustomize-") as room:
-        # kustomize takes relative folders only, and reads them through symbolic links.
-        here = Path(room).resolve()
-        overlay = os.path.relpath(repository / "manifests" / "overlays" / profile, here)
-        body = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [overlay],
-            "images": [{"name": name, "newTag": tag}],
-        }
-        (here / "kustomization.yaml").write_text(yaml.safe_dump(body), encoding="utf-8")
-        return kubectl.must("kustomize", str(here))
-
-
-def _server_side_apply(kubectl: _Kubectl, body: str, progress: Progress) -> None:
+def _server_side_apply(kubectl: Kubectl, body: str, progress: Progress) -> None:
     """Apply; where somebody else has changed a declared field, say which, then put it back.
 
     The first attempt does not force: its refusal is the only list of what was changed by whom.
     """
     command = ("apply", "--server-side", f"--field-manager={FIELD_MANAGER}", "--filename=-")
-    done = kubectl.run(*command, body=body, timeout=_WRITE_TIMEOUT)
+    done = kubectl.run(*command, body=body, timeout=WRITE_TIMEOUT)
     if done.returncode == 0:
         return
     changes = conflicts(done.stderr)
@@ -272,7 +193,7 @@ def _server_side_apply(kubectl: _Kubectl, body: str, progress: Progress) -> None
         )
     for change in changes:
         progress.say(f"put back: {change}")
-    kubectl.must(*command, "--force-conflicts", body=body, timeout=_WRITE_TIMEOUT)
+    kubectl.must(*command, "--force-conflicts", body=body, timeout=WRITE_TIMEOUT)
 
 
 def conflicts(stderr: str) -> list[str]:
@@ -289,7 +210,7 @@ def conflicts(stderr: str) -> list[str]:
     return found
 
 
-def _ensure_token(kubectl: _Kubectl) -> None:
+def _ensure_token(kubectl: Kubectl) -> None:
     """The token between Alertmanager and the pager: made once per cluster, kept nowhere else."""
     there = kubectl.must(
         "get", "secret", TOKEN_SECRET, "--namespace", MONITORING, "--ignore-not-found", "--output=name"
@@ -302,10 +223,10 @@ def _ensure_token(kubectl: _Kubectl) -> None:
         "metadata": {"name": TOKEN_SECRET, "namespace": MONITORING, "labels": {LABEL: PART_OF}},
         "stringData": {"token": secrets.token_urlsafe(32)},
     }
-    kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=_WRITE_TIMEOUT)
+    kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=WRITE_TIMEOUT)
 
 
-def _prune_config(kubectl: _Kubectl, wanted: set[str]) -> None:
+def _prune_config(kubectl: Kubectl, wanted: set[str]) -> None:
     """Remove the ConfigMaps of earlier profiles: their names carry a hash, so nothing replaces them."""
     out = kubectl.must("get", "configmaps", "--namespace", MONITORING, f"--selector={LABEL}={PART_OF}", "--output=json")
     stale = [name for item in json.loads(out)["items"] if (name := item["metadata"]["name"]) not in wanted]
@@ -313,18 +234,7 @@ def _prune_config(kubectl: _Kubectl, wanted: set[str]) -> None:
         kubectl.must("delete", "configmaps", "--namespace", MONITORING, "--ignore-not-found", *stale)
 
 
-def _rolled_out(deployment: dict[str, Any]) -> bool:
-    spec, status = deployment["spec"], deployment.get("status", {})
-    wanted = spec.get("replicas", 1)
-    return bool(
-        status.get("observedGeneration") == deployment["metadata"]["generation"]
-        and status.get("replicas", 0) == wanted
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("availableReplicas", 0) == wanted
-    )
-
-
-def _wait_rollout(kubectl: _Kubectl) -> None:
+def _wait_rollout(kubectl: Kubectl) -> None:
     """Wait, by kubectl's watch, until every Deployment of both namespaces is rolled out."""
 
     def watch(namespace: str) -> subprocess.CompletedProcess[str]:
@@ -352,7 +262,7 @@ def _wait_rollout(kubectl: _Kubectl) -> None:
     )
 
 
-def _unready(kubectl: _Kubectl) -> str:
+def _unready(kubectl: Kubectl) -> str:
     out = kubectl.must("get", "pods", "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
     found: list[str] = []
     for pod in json.loads(out)["items"]:
@@ -364,7 +274,7 @@ def _unready(kubectl: _Kubectl) -> str:
     return ", ".join(found) or "no pod"
 
 
-def _wait_steady(kubectl: _Kubectl, profile: Profile, progress: Progress) -> None:
+def _wait_steady(kubectl: Kubectl, profile: Profile, progress: Progress) -> None:
     """Wait until Prometheus has seen a short queue for the profile's number of scrapes. A backlog that is being worked
     off (an earlier run was killed, say) is given the time it needs while it falls."""
     pace = _PACES[profile]
@@ -396,7 +306,7 @@ def _wait_steady(kubectl: _Kubectl, profile: Profile, progress: Progress) -> Non
     )
 
 
-def _query(kubectl: _Kubectl, query: str) -> tuple[str, float | None]:
+def _query(kubectl: Kubectl, query: str) -> tuple[str, float | None]:
     """What Prometheus says, as a phrase and as a number; None without data. Asked through the API server's proxy."""
     path = f"/api/v1/namespaces/{MONITORING}/services/prometheus:9090/proxy/api/v1/query?query={quote(query, safe='')}"
     done = kubectl.run("get", "--raw", path)

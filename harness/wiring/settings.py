@@ -200,7 +200,7 @@ def set_up(settings: Settings, profile: str, *, setup: bool, progress: Progress,
         with phases.time("staging system"):
             _outwait_dead_lock(settings, access, staging.NAMESPACE, progress)
             staging.deploy(provider, access, profile, progress)  # type: ignore[arg-type]
-            roles.install(access, progress)  # into the namespaces that the line before makes
+            roles.install(provider, access, progress)  # into the namespaces that the line before makes
     return access
 
 

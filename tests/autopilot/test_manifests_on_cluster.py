@@ -6,7 +6,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -17,7 +16,6 @@ from harness.clusters.provider import Access
 from harness.core.inbox import INBOX_LABEL, message
 from harness.ports.cluster import Forbidden, Invalid, Json, Ref
 
-ROOT = Path(__file__).parents[2]
 AUTOPILOT = "system:serviceaccount:drill-system:drill-autopilot"
 pytestmark = pytest.mark.cluster
 
@@ -32,10 +30,7 @@ def kubectl(access: Access, *arguments: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="module")
 def cluster(local_access: Access) -> Iterator[KubeCluster]:
-    """An administrator's access, with the manifests applied and the policy in force."""
-    for name in ("staging", "monitoring"):
-        kubectl(local_access, "apply", "-f", str(ROOT / f"manifests/{name}/namespace.yaml"))
-    kubectl(local_access, "apply", "-k", str(ROOT / "manifests/harness"))
+    """An administrator's access, with the policy in force."""
     admin = KubeCluster.from_kubeconfig(local_access.kubeconfig, local_access.context, now=time.time)
     pause, deadline = Event(), time.monotonic() + 30
     while time.monotonic() < deadline:

@@ -46,7 +46,7 @@ def test_roles_are_installed_after_the_namespaces_that_they_lie_in(monkeypatch: 
         there.update({staging.NAMESPACE, staging.MONITORING})
 
     def install(*_: object) -> None:
-        documents = [d for file in roles.MANIFESTS.glob("*.yaml") for d in yaml.safe_load_all(file.read_text())]
+        documents = [d for file in roles.manifests() for d in yaml.safe_load_all(file.read_text())]
         needed = {d["metadata"]["namespace"] for d in documents if "namespace" in d.get("metadata", {})}
         assert needed <= there
 

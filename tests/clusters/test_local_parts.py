@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,24 @@ def test_a_stranger_with_the_same_pid_is_spared() -> None:
         processes.kill(identity)
 
 
+def test_a_killed_process_has_let_go_of_everything() -> None:
+    """With memory to give back the end takes a moment, in which its first thread is dead and its port still taken."""
+    code = (
+        "import socket, threading, time; s = socket.create_server(('127.0.0.1', 0)); x = bytearray(300_000_000);"
+        "[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(50)];"
+        "print(s.getsockname()[1], flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        identity = processes.identify(child.pid)
+        assert identity is not None
+        processes.kill(identity)
+        assert processes.identify(child.pid) is None
+        with socket.socket() as successor:
+            successor.bind(("127.0.0.1", port))
+
+
 def test_a_daemon_is_recorded_and_stands_alone(tmp_path: Path) -> None:
     record, log = tmp_path / "d.pid", tmp_path / "d.log"
     identity = processes.launch(["sh", "-c", "echo hello; exec sleep 60"], record=record, log=log)
@@ -226,6 +245,8 @@ def test_what_the_components_read_can_be_read(tmp_path: Path) -> None:
     assert runtime["grpc"]["address"] == str(layout.containerd_socket)
     kubelet = json.loads((layout.conf / "kubelet.yaml").read_text())
     assert kubelet["cgroupRoot"] == "/drill-x"
+    audit = json.loads((layout.conf / "audit.yaml").read_text())
+    assert [rule["level"] for rule in audit["rules"]] == ["Metadata", "None"], "no body, and nobody else"
     network = json.loads((layout.conf / "cni" / "10-drill.conflist").read_text())
     assert network["name"] == layout.cni_network
 

@@ -39,7 +39,8 @@ class Product:
     def command(self, *arguments: str) -> list[str]:
         """`drill` with these arguments; commands that know runs are pointed at this test's folder."""
         runs = ("--runs", str(self.runs)) if arguments[0] in {"run", "judge", "recover", "status"} else ()
-        return [sys.executable, "-m", "harness.cli", *arguments, *runs]
+        name = ("--name", self.access.name) if arguments[0] != "judge" else ()
+        return [sys.executable, "-m", "harness.cli", *arguments, *runs, *name]
 
     def drill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""

@@ -4,79 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-import stat
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.clusters import rootfs, staging
-from harness.clusters.provider import Access, ClusterProvider, ClusterStatus
+from harness.clusters import rootfs, staging, staging_image
+from harness.clusters.kubectl import checkout, rolled_out
+from harness.clusters.provider import Access, ClusterProvider
 from harness.core.errors import BadInput, Refused, Unreachable
 from harness.ports.progress import Progress, Silent
-
-KUBECTL = """#!{python}
-import json, pathlib, sys
-here = pathlib.Path({here!r})
-words = [a for a in sys.argv[1:] if not a.startswith("--kubeconfig") and not a.startswith("--context")]
-with (here / "calls").open("a") as calls:
-    calls.write(" ".join(words) + "\\n")
-for rule in json.loads((here / "rules.json").read_text()):
-    if " ".join(words).startswith(rule["on"]):
-        sys.stdout.write(rule.get("out", ""))
-        sys.stderr.write(rule.get("err", ""))
-        sys.exit(rule.get("rc", 0))
-"""
-
-
-class Cluster:
-    """A fake kubectl: `answer(prefix, ...)` sets what the first matching call says; the latest answer wins."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._rules: list[dict[str, Any]] = []
-        self._binary = folder / "kubectl"
-        self._binary.write_text(KUBECTL.format(python=sys.executable, here=str(folder)), encoding="utf-8")
-        self._binary.chmod(self._binary.stat().st_mode | stat.S_IXUSR)
-        (folder / "calls").touch()
-        self.answer("")
-        self.access = Access("local", "t", folder / "config", "t", self._binary)
-
-    def answer(self, on: str, *, out: str = "", err: str = "", rc: int = 0) -> None:
-        self._rules.insert(0, {"on": on, "out": out, "err": err, "rc": rc})
-        (self._folder / "rules.json").write_text(json.dumps(self._rules), encoding="utf-8")
-
-    @property
-    def calls(self) -> list[str]:
-        return (self._folder / "calls").read_text(encoding="utf-8").splitlines()
-
-    @property
-    def writes(self) -> list[str]:
-        return [c for c in self.calls if c.split()[0] in {"apply", "create", "delete", "annotate"}]
-
-
-class Provider:
-    """A cluster that counts the images it is given."""
-
-    loaded = 0
-
-    def up(self, progress: Progress) -> Access:
-        raise NotImplementedError
-
-    def down(self, progress: Progress) -> None:
-        raise NotImplementedError
-
-    def status(self) -> ClusterStatus:
-        raise NotImplementedError
-
-    def load_image(self, archive: Path, ref: str) -> None:
-        self.loaded += 1
+from tests.fakes.kubectl import FakeKubectl, FakeProvider
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
-    return Cluster(tmp_path)
+def cluster(tmp_path: Path) -> FakeKubectl:
+    return FakeKubectl(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +27,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def build(repository: Path, progress: Progress) -> rootfs.Image:
         return rootfs.Image("drill.internal/nova-staging:abc", tmp_path / "image.tar")
 
-    monkeypatch.setattr(rootfs, "build", build)
+    monkeypatch.setattr(staging_image, "build", build)
 
 
 def deployment(**status: int) -> dict[str, Any]:
@@ -102,31 +45,31 @@ def namespace(name: str, **annotations: str) -> dict[str, Any]:
     return {"kind": "Namespace", "metadata": meta}
 
 
-def steady(cluster: Cluster, depth: float = 3) -> None:
+def steady(cluster: FakeKubectl, depth: float = 3) -> None:
     body = {"status": "success", "data": {"result": [{"metric": {}, "value": [1.0, str(depth)]}]}}
     cluster.answer("get --raw", out=json.dumps(body))
 
 
-def live(cluster: Cluster, *items: dict[str, Any]) -> None:
+def live(cluster: FakeKubectl, *items: dict[str, Any]) -> None:
     cluster.answer("get namespaces,", out=json.dumps({"items": items}))
 
 
-def declare(cluster: Cluster, *items: dict[str, Any]) -> None:
+def declare(cluster: FakeKubectl, *items: dict[str, Any]) -> None:
     """Make `items` the live state, noted as declared by an earlier deployment of the smoke profile."""
-    declared = staging._declared(staging._repository(), "smoke", "drill.internal/nova-staging:abc")
+    declared = staging._declared(checkout(), "smoke", "drill.internal/nova-staging:abc")
     monitoring = namespace("monitoring")
     note = f"{declared} {staging._fingerprint([*items, monitoring])}"
     live(cluster, *items, namespace("monitoring", **{staging.NOTE: note}))
 
 
-def deploy(cluster: Cluster) -> Provider:
-    provider = Provider()
+def deploy(cluster: FakeKubectl) -> FakeProvider:
+    provider = FakeProvider()
     as_port: ClusterProvider = provider
     staging.deploy(as_port, cluster.access, "smoke", Silent())
     return provider
 
 
-def test_as_declared_and_steady_means_two_questions_and_no_write(cluster: Cluster) -> None:
+def test_as_declared_and_steady_means_two_questions_and_no_write(cluster: FakeKubectl) -> None:
     declare(cluster, deployment())
     steady(cluster)
     assert deploy(cluster).loaded == 0
@@ -134,7 +77,7 @@ def test_as_declared_and_steady_means_two_questions_and_no_write(cluster: Cluste
     assert cluster.writes == []
 
 
-def test_a_spec_changed_by_hand_is_put_back_although_no_file_changed(cluster: Cluster) -> None:
+def test_a_spec_changed_by_hand_is_put_back_although_no_file_changed(cluster: FakeKubectl) -> None:
     declare(cluster, deployment())
     changed = deployment(observedGeneration=4)
     changed["metadata"]["generation"] = 4
@@ -149,7 +92,7 @@ def test_a_spec_changed_by_hand_is_put_back_although_no_file_changed(cluster: Cl
     assert cluster.writes[-2] == "delete configmaps --namespace monitoring --ignore-not-found c-0"
 
 
-def test_a_foreign_namespace_is_refused_before_any_write(cluster: Cluster) -> None:
+def test_a_foreign_namespace_is_refused_before_any_write(cluster: FakeKubectl) -> None:
     live(cluster)
     cluster.answer("get namespace monitoring", out=json.dumps({"metadata": {"name": "monitoring", "labels": {}}}))
     with pytest.raises(Refused, match="namespace monitoring exists"):
@@ -157,7 +100,7 @@ def test_a_foreign_namespace_is_refused_before_any_write(cluster: Cluster) -> No
     assert cluster.writes == []
 
 
-def test_a_running_drill_is_refused_before_any_write(cluster: Cluster) -> None:
+def test_a_running_drill_is_refused_before_any_write(cluster: FakeKubectl) -> None:
     live(cluster)
     cluster.answer("get lease drill", out="run-7")
     with pytest.raises(Refused, match="run-7 holds the lock"):
@@ -167,7 +110,7 @@ def test_a_running_drill_is_refused_before_any_write(cluster: Cluster) -> None:
     assert cluster.writes == []
 
 
-def test_conflicts_are_forced_only_after_they_were_named(cluster: Cluster) -> None:
+def test_conflicts_are_forced_only_after_they_were_named(cluster: FakeKubectl) -> None:
     live(cluster)
     cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
     cluster.answer("get configmaps", out=json.dumps({"items": []}))
@@ -181,11 +124,11 @@ def test_conflicts_are_forced_only_after_they_were_named(cluster: Cluster) -> No
         def say(self, text: str) -> None:
             said.append(text)
 
-    staging.deploy(Provider(), cluster.access, "smoke", Listener())
+    staging.deploy(FakeProvider(), cluster.access, "smoke", Listener())
     assert "put back: .spec.replicas, changed by kubectl" in said
 
 
-def test_a_rejected_manifest_is_an_error_with_the_servers_words(cluster: Cluster) -> None:
+def test_a_rejected_manifest_is_an_error_with_the_servers_words(cluster: FakeKubectl) -> None:
     live(cluster)
     cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
     cluster.answer("apply --server-side", err="error: unknown field", rc=1)
@@ -193,7 +136,7 @@ def test_a_rejected_manifest_is_an_error_with_the_servers_words(cluster: Cluster
         deploy(cluster)
 
 
-def test_a_cluster_that_does_not_answer_is_said(cluster: Cluster) -> None:
+def test_a_cluster_that_does_not_answer_is_said(cluster: FakeKubectl) -> None:
     cluster.answer("get namespaces,", err="connection refused", rc=1)
     with pytest.raises(Unreachable, match="connection refused"):
         deploy(cluster)
@@ -202,7 +145,7 @@ def test_a_cluster_that_does_not_answer_is_said(cluster: Cluster) -> None:
 def test_a_missing_kubectl_is_bad_input(tmp_path: Path) -> None:
     access = Access("local", "t", tmp_path / "config", "t", tmp_path / "nothing")
     with pytest.raises(BadInput, match="is not there"):
-        staging.deploy(Provider(), access, "smoke", Silent())
+        staging.deploy(FakeProvider(), access, "smoke", Silent())
 
 
 @pytest.mark.parametrize(
@@ -210,8 +153,8 @@ def test_a_missing_kubectl_is_bad_input(tmp_path: Path) -> None:
     [{"observedGeneration": 2}, {"updatedReplicas": 3}, {"availableReplicas": 2}, {"replicas": 6}],
 )
 def test_a_rollout_under_way_is_not_rolled_out(status: dict[str, int]) -> None:
-    assert staging._rolled_out(deployment())
-    assert not staging._rolled_out(deployment(**status))
+    assert rolled_out(deployment())
+    assert not rolled_out(deployment(**status))
 
 
 def test_the_fingerprint_moves_with_specs_and_labels_and_not_with_status() -> None:
@@ -232,6 +175,6 @@ def test_the_fingerprint_moves_with_specs_and_labels_and_not_with_status() -> No
 
 
 def test_what_is_declared_depends_on_profile_image_and_files() -> None:
-    root = staging._repository()
+    root = checkout()
     digests = {staging._declared(root, profile, ref) for profile in ("smoke", "gameday") for ref in ("a:1", "a:2")}
     assert len(digests) == 4

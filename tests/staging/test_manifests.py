@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.clusters import rootfs
+from harness.clusters import rootfs, staging_image
 from harness.clusters.provider import Access
-from harness.clusters.rootfs import cache_dir, promtool, read_list, sources_layer
+from harness.clusters.rootfs import cache_dir, read_list
 from harness.clusters.staging import conflicts
+from harness.clusters.staging_image import promtool, sources_layer
 from harness.core.errors import BadInput
 from harness.ports.progress import Silent
 
@@ -330,13 +331,13 @@ def test_both_recipes_make_images_that_start_alike() -> None:
     for word, rest in lines:
         told.setdefault(word, []).append(rest)
     assert told["FROM"] == [f"debian:{rootfs.SUITE}-slim"]
-    assert told["WORKDIR"] == [rootfs.WORKDIR]
-    assert told["USER"] == [rootfs.USER]
-    assert [json.loads(rest) for rest in told["ENTRYPOINT"]] == [list(rootfs.ENTRYPOINT)]
-    assert dict(pair.split("=", 1) for rest in told["ENV"] for pair in rest.split()) == rootfs.ENV
-    assert f"staging/*.py {rootfs.WORKDIR}/staging/" in told["COPY"]
+    assert told["WORKDIR"] == [staging_image.RECIPE.workdir]
+    assert told["USER"] == [staging_image.RECIPE.user]
+    assert [json.loads(rest) for rest in told["ENTRYPOINT"]] == [list(staging_image.RECIPE.entrypoint)]
+    assert dict(pair.split("=", 1) for rest in told["ENV"] for pair in rest.split()) == staging_image.RECIPE.env
+    assert f"staging/*.py {staging_image.RECIPE.workdir}/staging/" in told["COPY"]
     (run,) = told["RUN"]
-    compiled = re.search(r"python3 (-m compileall [^&]+?) *&&", rootfs._HOOK)
+    compiled = re.search(r"python3 (-m compileall [^&]+?) *&&", rootfs.HOOK)
     assert compiled is not None
     assert compiled[1] in run
     with tarfile.open(fileobj=io.BytesIO(sources_layer(ROOT))) as archive:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.clusters import rootfs
+from harness.clusters import rootfs, staging_image
 from harness.core.errors import BadInput
 from harness.ports.progress import Silent
 
@@ -47,32 +47,32 @@ def calls(tools: Path) -> int:
 
 
 def test_a_changed_source_makes_another_image_and_no_other_base(checkout: Path, tools: Path) -> None:
-    first = rootfs.build(checkout, Silent())
-    assert rootfs.build(checkout, Silent()) == first
+    first = staging_image.build(checkout, Silent())
+    assert staging_image.build(checkout, Silent()) == first
     source = checkout / "staging" / "worker.py"
     text = source.read_text(encoding="utf-8")
     source.write_text(text + "\n", encoding="utf-8")
-    second = rootfs.build(checkout, Silent())
+    second = staging_image.build(checkout, Silent())
     assert second.ref != first.ref
     assert second.archive.exists()
     source.write_text(text, encoding="utf-8")
-    assert rootfs.build(checkout, Silent()) == first
+    assert staging_image.build(checkout, Silent()) == first
     assert calls(tools) == 1
     with tarfile.open(first.archive) as archive:
         assert "index.json" in archive.getnames()
 
 
 def test_a_changed_list_of_packages_makes_another_base(checkout: Path, tools: Path) -> None:
-    first = rootfs.build(checkout, Silent())
+    first = staging_image.build(checkout, Silent())
     packages = checkout / "staging" / "image" / "packages.txt"
     with packages.open("a", encoding="utf-8") as file:
         file.write("socat\n")
-    assert rootfs.build(checkout, Silent()).archive.exists()
+    assert staging_image.build(checkout, Silent()).archive.exists()
     assert calls(tools) == 2
     assert "socat" in (tools / "calls").read_text(encoding="utf-8").splitlines()[1]
     with packages.open("a", encoding="utf-8") as file:
         file.write("# a comment changes nothing\n")
-    rootfs.build(checkout, Silent())
+    staging_image.build(checkout, Silent())
     assert calls(tools) == 2
     assert first.archive.exists()
 
@@ -80,10 +80,10 @@ def test_a_changed_list_of_packages_makes_another_base(checkout: Path, tools: Pa
 def test_a_failed_base_is_said_and_leaves_nothing_that_passes_for_one(checkout: Path, tools: Path) -> None:
     (tools / "fail").touch()
     with pytest.raises(BadInput, match="no mirror"):
-        rootfs.build(checkout, Silent())
+        staging_image.build(checkout, Silent())
     assert not list(rootfs.cache_dir().glob("base-*"))
     (tools / "fail").unlink()
-    assert rootfs.build(checkout, Silent()).archive.exists()
+    assert staging_image.build(checkout, Silent()).archive.exists()
 
 
 def test_a_missing_mmdebstrap_is_named_with_its_remedy(
@@ -92,15 +92,15 @@ def test_a_missing_mmdebstrap_is_named_with_its_remedy(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(BadInput, match="mmdebstrap is not installed") as caught:
-        rootfs.build(checkout, Silent())
+        staging_image.build(checkout, Silent())
     assert "apt-get install mmdebstrap" in caught.value.remedy
 
 
 def test_promtool_comes_out_of_the_base(checkout: Path, tools: Path) -> None:
-    tool = rootfs.promtool(checkout, Silent())
+    tool = staging_image.promtool(checkout, Silent())
     assert tool.read_text(encoding="utf-8") == "promtool\n"
     assert tool.stat().st_mode & stat.S_IXUSR
-    assert rootfs.promtool(checkout, Silent()) == tool
+    assert staging_image.promtool(checkout, Silent()) == tool
     assert calls(tools) == 1
 
 
@@ -108,7 +108,7 @@ def test_old_archives_are_forgotten(checkout: Path, tools: Path) -> None:
     source = checkout / "staging" / "worker.py"
     for _ in range(5):
         source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-        newest = rootfs.build(checkout, Silent())
+        newest = staging_image.build(checkout, Silent())
     kept = list(rootfs.cache_dir().glob("nova-staging-*.oci.tar"))
     assert len(kept) == 3
     assert newest.archive in kept

@@ -75,6 +75,11 @@ class Layout:
         return self.root / "logs"
 
     @property
+    def audit_log(self) -> Path:
+        """What the harness' own identities asked of the API server, one JSON object a line."""
+        return self.logs / "audit.log"
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's way in, mode 0600."""
         return self.root / "kubeconfig"

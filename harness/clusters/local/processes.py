@@ -7,6 +7,7 @@ the record of both is written by the process itself before it becomes the daemon
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -24,6 +25,7 @@ _RECORD_THEN_BECOME = (
 )
 _START_TIME_FIELD = 19  # of the fields that follow the command's closing bracket; starttime is field 22 of proc(5)
 _POLL_SECONDS = 0.02
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,11 @@ def inside_namespace(netns: Path) -> list[Identity]:
 
 
 def kill(identity: Identity) -> None:
-    """End exactly this process at once; nothing happens when it is gone or the pid is another's by now."""
+    """End exactly this process at once; nothing happens when it is gone or the pid is another's by now.
+
+    On return it has let go of its ports and files: a process counts as a zombie when its first thread has ended, which
+    is too early to start its successor.
+    """
     if identity.pid == os.getpid():
         return
     try:
@@ -138,6 +144,9 @@ def kill(identity: Identity) -> None:
     try:
         if identify(identity.pid) == identity:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            ended.poll(_END_SECONDS * 1000)
     except ProcessLookupError:
         pass
     finally:
