@@ -30,7 +30,7 @@ def main() -> int:
     provider = choose("local", name="drill")
     access = provider.up(progress)
     staging.deploy(provider, access, "smoke", progress)
-    roles.install(access, progress)
+    roles.install(provider, access, progress)
     targets = [target for target in TARGETS if given.fault in {None, target.kind}]
     began = time.monotonic()
 
