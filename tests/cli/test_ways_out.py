@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.adapters.file_journal import FileJournal
+from harness.clusters.provider import Access
 from harness.core.errors import BadInput, Internal, RollbackIncomplete
 from harness.core.event import InjectStarted, RunStarted
 from harness.core.history import entry
@@ -75,8 +76,9 @@ def test_a_broken_journal_does_not_hide_an_incomplete_rollback(monkeypatch: pyte
     monkeypatch.setattr(module, "connect", lambda *_: Peer())
     monkeypatch.setattr(module, "peers_of", lambda *_: Peer())
     monkeypatch.setattr(module._Session, "_drill", drill)
+    access = Access("context", "there", tmp_path / "kubeconfig", "there")
     run = module._Session(
-        Settings(runs=tmp_path), None, parse(experiment_data()), "p", "smoke", "human", Phases(), Silent()  # type: ignore[arg-type]
+        Settings(runs=tmp_path), access, parse(experiment_data()), "p", "smoke", "human", Phases(), Silent()
     )  # fmt: skip
     with pytest.raises(RollbackIncomplete):
         run.run(lambda _: None, None)
