@@ -50,8 +50,10 @@ class FileJournal:
         self.path = folder / NAME
         self.torn = False
         self.head = ""
-        """The digest of the last whole line as it was last read or written; "" where the file is not chained from
-        its first line on (schema version 1), and before."""
+        """The digest of the last whole line as `read` found it; "" where the lines are not chained from the first on,
+        as in a journal of schema version 1."""
+        self.heads: frozenset[str] = frozenset()
+        """The digests of all whole lines: every head that the journal ever had."""
         self._prev = NOTHING_BEFORE
         self._lock = Lock()
         self._file: int | None = None
@@ -83,6 +85,7 @@ class FileJournal:
         lines = [_read(raw) for raw in whole]
         chained = self._checked(lines)
         self.head = digest_of_line(lines[-1].raw) if chained else ""
+        self.heads = frozenset(digest_of_line(line.raw) for line in lines)
         return [line.record for line in lines if line.record is not None]
 
     def close(self) -> None:

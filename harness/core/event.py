@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from harness.core.clock import Bounds, Instant, dated, parse_utc, utc
+from harness.core.inert import escaped
 
 SCHEMA_VERSION = 2
 CHAINED_SINCE = 2
@@ -380,7 +381,7 @@ def encode(record: Record, prev: str = "") -> str:
     ordered = {k: body[k] for k in ("seq", "utc", "at", "event")}
     if prev:
         ordered["prev"] = prev
-    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return escaped(json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
 def digest_of_line(line: bytes) -> str:

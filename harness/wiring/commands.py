@@ -14,6 +14,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode, Refused
 from harness.core.event import Action
 from harness.ports.cluster import Cluster, Ref
 from harness.ports.progress import Progress
+from harness.report.wording import inert_line
 from harness.wiring.judging import close_journal
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import (
@@ -72,7 +73,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     finally:
         peers.close()
         cluster.close()
-    return "\n".join(lines)
+    return "\n".join(map(inert_line, lines))
 
 
 def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOutcome:
@@ -111,7 +112,7 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
     finally:
         cluster.close()
-    return RecoverOutcome(lines, exit_code)
+    return RecoverOutcome(list(map(inert_line, lines)), exit_code)
 
 
 def respond(settings: Settings, action: Action, role: str = "", text: str = "") -> str:
@@ -194,7 +195,7 @@ def status(settings: Settings) -> StatusReport:
         data["last_run"] = {"run_id": run_id, "outcome": outcome}
     else:
         lines.append("last run  none yet; try: make drill EXP=oom-workers")
-    return StatusReport(lines, exit_code, data)
+    return StatusReport(list(map(inert_line, lines)), exit_code, data)
 
 
 def _standing(records: Sequence[UndoRecord], held: str, silent: float) -> str:
