@@ -9,7 +9,10 @@ anchors, aliases and tags are refused, and the words that YAML 1.1 reads as some
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +76,20 @@ def find(name_or_path: str, root: Path) -> Path:
     """The file of an experiment given by its name or by a path.
 
     A name is looked up in `root`/experiments; a relative path starts at `root` and stays inside it. Raises BadInput:
-    unknown-experiment (with those that exist), path-outside.
+    unknown-experiment (with those that exist), path-outside, unreadable.
     """
-    folder = root / "experiments"
+    try:
+        return _found(name_or_path, root, root / "experiments")
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a folder that is closed to us
+        raise BadInput(
+            "unreadable",
+            f"there is no way to {name_or_path[:200]!r}: {getattr(error, 'strerror', None) or type(error).__name__}",
+            expected="an experiment's name, or the path of a file",
+            remedy="name an experiment under experiments/, or give another path",
+        ) from error
+
+
+def _found(name_or_path: str, root: Path, folder: Path) -> Path:
     if _NAME.fullmatch(name_or_path):
         path = folder / f"{name_or_path}.yaml"
         if not path.is_file():
@@ -180,12 +194,15 @@ def _read(path: Path) -> _Document:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        # Without waiting: a pipe would keep us until somebody writes into it, and a device has no end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("it is not a regular file")  # noqa: TRY301 - told like any other file that is not read
             raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise BadInput(
             "unreadable",
-            f"the file cannot be read: {error.strerror or error}",
+            f"the file cannot be read: {getattr(error, 'strerror', None) or error}",
             expected="a readable experiment file",
             remedy="check the path and its permissions",
             where=str(path),
@@ -311,7 +328,7 @@ def _scalar(node: yaml.ScalarNode) -> tuple[Any, str]:
         return text, f"YAML reads {text} as {meant}; write {meant} if that is meant, or {quoted} for the word"
     if kind == "int" and _INT.fullmatch(text):
         return int(text), ""
-    if kind == "float" and _FLOAT.fullmatch(text):
+    if kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text), ""
     if kind in {"int", "float"} and ":" in text:
         return text, f"YAML reads {text} as a number in base 60; write {quoted} for text, or a duration like 90s"

@@ -10,14 +10,18 @@ from urllib.parse import quote
 
 from harness.core.clock import Bounds, Instant, parse_utc, utc
 from harness.core.errors import Unreachable
+from harness.core.expressions import fits
 from harness.ports.endpoint import Transport
 from harness.ports.metrics import Matcher, NotifierAlert, Route, Silence
 
 _GROUP_WAIT, _GROUP_INTERVAL = 30.0, 300.0
+_LONGEST = 366 * 86400.0
 _SKEW = 60.0
 """A new silence starts this many seconds ago: Alertmanager moves a start in the past to its own present, and one in
 its future would leave the silence pending while the clocks differ."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_CONFIGURATION, _LONGEST_LINE, _DEEPEST, _MOST_ROUTES = 1024 * 1024, 4096, 100, 20_000
+_TRUE = frozenset({"true", "yes", "on", "y"})
 _MATCHER = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s=!~,{}"]+)\s*(=~|!~|!=|=)\s*("(?:[^"\\]|\\.)*"|[^",]*?)\s*(?:,|$)')
 
 
@@ -35,7 +39,7 @@ class Alertmanager:
     def ready(self) -> str:
         """The version, when it is ready."""
         self._transport.get("/-/ready", text=True)
-        return str((self._status().get("versionInfo") or {}).get("version", ""))
+        return str(self._read(lambda found: found["version"], self._status().get("versionInfo") or {"version": ""}))
 
     def offset(self) -> Bounds:
         """Bounds on (Alertmanager's clock - ours), from the Date header of its readiness answer."""
@@ -73,7 +77,7 @@ class Alertmanager:
         if answer.status != 500:
             return
         found = self._transport.get(path, accept=(404,))
-        state = (found.body.get("status") or {}).get("state") if isinstance(found.body, dict) else None
+        state = self._read(lambda body: body["status"]["state"], found.body) if found.status != 404 else "gone"
         if found.status != 404 and state != "expired":
             raise self._strange(f"500 to the end of silence {silence_id}, which is {state}: {answer.body}")
 
@@ -82,11 +86,10 @@ class Alertmanager:
         configuration cannot be read."""
         import yaml
 
-        text = (self._status().get("config") or {}).get("original", "")
+        text = self._read(lambda found: str(found["config"]["original"]), self._status())
         try:
-            config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - it is safe
-            return routed(config["route"], labels)[0]
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+            return routed(_configuration(text)["route"], labels)[0]
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise self._strange(f"a configuration that cannot be read ({error})") from error
 
     def _status(self) -> dict[str, Any]:
@@ -103,13 +106,13 @@ class Alertmanager:
     def _read(self, reader: Callable[[Any], Any], body: Any) -> Any:
         try:
             return reader(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._strange(f"something that cannot be read ({error!r})") from error
 
     def _strange(self, what: str) -> Unreachable:
         return Unreachable(
             "alertmanager-strange",
-            f"Alertmanager gave {what}",
+            f"Alertmanager gave {what[:500]}",
             expected="an answer as Alertmanager's API v2 describes it",
             remedy="check that the address is Alertmanager's own and its version 0.22 or newer",
         )
@@ -122,27 +125,64 @@ class _Timing:
     group_interval: float = _GROUP_INTERVAL
 
 
+def _configuration(text: str) -> Any:
+    """The configuration as text, lists and mappings of text. Anchors are usual in it, so they are followed; what they
+    could blow up is bounded where it is read (`_Walk`). Raises yaml.YAMLError and ValueError."""
+    import yaml
+
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    if len(text) > _CONFIGURATION:
+        raise ValueError(f"it has more than {_CONFIGURATION // 1024} KiB")
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+    return yaml.load(text, Loader=loader)  # noqa: S506 - it makes text, lists and mappings only
+
+
 def routed(tree: Mapping[str, Any], labels: Mapping[str, str]) -> list[Route]:
     """Every route that notifies for these labels, in order: the deepest match of each branch, and with `continue`
     the next sibling as well. The root matches everything. Raises ValueError where a matcher cannot be read."""
-    return [
-        Route(found.receiver, found.group_wait, found.group_interval) for found in _descend(tree, labels, _Timing())
-    ]
+    found = _Walk(labels).descend(tree, _Timing())
+    return [Route(one.receiver, one.group_wait, one.group_interval) for one in found]
 
 
-def _descend(node: Mapping[str, Any], labels: Mapping[str, str], above: _Timing) -> list[_Timing]:
-    here = _Timing(
-        receiver=str(node.get("receiver") or above.receiver),
-        group_wait=_seconds(node.get("group_wait"), above.group_wait),
-        group_interval=_seconds(node.get("group_interval"), above.group_interval),
-    )
-    found: list[_Timing] = []
-    for child in node.get("routes") or ():
-        if _matches(child, labels):
-            found += _descend(child, labels, here)
-            if not child.get("continue"):
-                break
-    return found or [here]
+class _Walk:
+    """One way down the tree of routes. Through anchors a small tree can hold itself, or more routes than there are
+    seconds: raises ValueError after `_MOST_ROUTES` of them."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels = labels
+        self._seen = 0
+
+    def descend(self, node: Mapping[str, Any], above: _Timing) -> list[_Timing]:
+        node = self._merged(node)
+        here = _Timing(
+            receiver=str(node.get("receiver") or above.receiver),
+            group_wait=_seconds(node.get("group_wait"), above.group_wait),
+            group_interval=_seconds(node.get("group_interval"), above.group_interval),
+        )
+        found: list[_Timing] = []
+        for child in node.get("routes") or ():
+            if _matches(self._merged(child), self._labels):
+                found += self.descend(child, here)
+                if str(self._merged(child).get("continue")).lower() not in _TRUE:
+                    break
+        return found or [here]
+
+    def _merged(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The node with what its merge keys bring; its own fields win, and of several the first."""
+        self._seen += 1
+        if self._seen > _MOST_ROUTES:
+            raise ValueError(f"it has more than {_MOST_ROUTES} routes")
+        if "<<" not in node:
+            return node
+        others = node["<<"] if isinstance(node["<<"], list) else [node["<<"]]
+        merged: dict[str, Any] = {}
+        for other in reversed(others):
+            merged.update(self._merged(other))
+        return {**merged, **{key: value for key, value in node.items() if key != "<<"}}
 
 
 def _matches(node: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -155,13 +195,17 @@ def _matches(node: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 def _holds(matcher: Matcher, labels: Mapping[str, str]) -> bool:
     value = labels.get(matcher.name, "")
-    same = bool(re.fullmatch(matcher.value, value)) if matcher.is_regex else value == matcher.value
+    same = fits(matcher.value, value) if matcher.is_regex else value == matcher.value
+    if same is None:
+        raise ValueError(f"the expression {matcher.value[:80]!r} is not tried: it could take for ever")
     return same is matcher.is_equal
 
 
 def matchers(text: str) -> list[Matcher]:
     """The matchers in a line such as `{severity="page", team=~"a|b"}`. Raises ValueError."""
     rest = text.strip()
+    if len(rest) > _LONGEST_LINE:
+        raise ValueError(f"a list of matchers has more than {_LONGEST_LINE} characters")
     if rest.startswith("{") and rest.endswith("}"):
         rest = rest[1:-1]
     found, at = [], 0
@@ -185,35 +229,39 @@ def _unquoted(text: str) -> str:
 
 
 def _seconds(text: Any, default: float) -> float:
-    if text is None:
+    if text is None or text in {"", "~", "null"}:
         return default
     parts = re.findall(r"([0-9]+)(ms|[smhdwy])", str(text))
     if str(text) != "0" and "".join(number + unit for number, unit in parts) != str(text):
         raise ValueError(f"{text!r} is not a duration")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a year")
+    return seconds
 
 
 def _alert(one: Any) -> NotifierAlert:
     return NotifierAlert(
-        fingerprint=one["fingerprint"],
-        labels=dict(one["labels"]),
+        fingerprint=str(one["fingerprint"]),
+        labels={str(name): str(value) for name, value in one["labels"].items()},
         starts_at=parse_utc(one["startsAt"]),
         ends_at=parse_utc(one["endsAt"]),
-        state=one["status"]["state"],
-        silenced_by=tuple(one["status"].get("silencedBy") or ()),
+        state=str(one["status"]["state"]),
+        silenced_by=tuple(map(str, one["status"].get("silencedBy") or ())),
     )
 
 
 def _silence(one: Any) -> Silence:
     return Silence(
-        id=one["id"],
+        id=str(one["id"]),
         matchers=tuple(
-            Matcher(m["name"], m["value"], bool(m["isRegex"]), bool(m.get("isEqual", True))) for m in one["matchers"]
+            Matcher(str(m["name"]), str(m["value"]), bool(m["isRegex"]), bool(m.get("isEqual", True)))
+            for m in one["matchers"]
         ),
         starts_at=parse_utc(one["startsAt"]),
         ends_at=parse_utc(one["endsAt"]),
         updated_at=parse_utc(one["updatedAt"]),
-        created_by=one["createdBy"],
-        comment=one["comment"],
-        state=one["status"]["state"],
+        created_by=str(one["createdBy"]),
+        comment=str(one["comment"]),
+        state=str(one["status"]["state"]),
     )

@@ -18,7 +18,8 @@ from harness.core.clock import Bounds, Instant
 from harness.core.errors import BadInput, Unreachable
 from harness.ports.cluster import OutcomeUnknown
 from harness.ports.endpoint import Answer, ApiServer, Endpoint
-from harness.ports.retry import READ_BUDGET, Transient, patiently
+from harness.ports.payload import IDENTITY, PEER_BYTES, TooMuch, gathered, parsed
+from harness.ports.retry import READ_BUDGET, Transient, patiently, seconds_wished
 from harness.ports.stamps import Stamp, compare, http_date
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class HttpTransport:
             auth=_auth(endpoint.authorization),
             trust_env=endpoint.environment,
             proxy=endpoint.proxy,
-            headers={"User-Agent": "drill", "Accept": "application/json"},
+            headers={"User-Agent": "drill", "Accept": "application/json", "Accept-Encoding": IDENTITY},
         )
 
     def close(self) -> None:
@@ -144,38 +145,41 @@ class HttpTransport:
         writes = method != "GET"
         sent = self._now()
         try:
-            response = self._client.request(method, self.endpoint.base_url + path, params=params, json=body)
+            with self._client.stream(method, self.endpoint.base_url + path, params=params, json=body) as response:
+                packed = response.headers.get("Content-Encoding")
+                content = gathered(response.iter_raw(), encoding=packed, most=PEER_BYTES)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._failed(method, path, _words(error), transient=True) from error
         except httpx2.HTTPError as error:
             raise self._failed(method, path, _words(error), transient=True, unknown=writes) from error
+        except TooMuch as error:
+            raise self._failed(method, path, str(error), unknown=writes) from error
         received = self._now()
         status = response.status_code
         if not (200 <= status < 300 or status in accept):
-            raise self._refused(method, path, response)
+            raise self._refused(method, path, response, content)
         date = http_date(response.headers.get("Date"))
         if text:
-            return Answer(status, response.text, date, sent, received)
+            return Answer(status, _text(content), date, sent, received)
         try:
-            return Answer(status, response.json(), date, sent, received)
+            return Answer(status, parsed(content), date, sent, received)
         except ValueError as error:
-            if not 200 <= status < 300 or (writes and not response.content):
-                return Answer(status, response.text, date, sent, received)
-            why = f"an answer that is not JSON: {response.text[:200]!r}"
+            if not 200 <= status < 300 or (writes and not content):
+                return Answer(status, _text(content), date, sent, received)
+            why = f"an answer that is not JSON: {_text(content[:400])[:200]!r}"
             raise self._failed(method, path, why, transient=True, unknown=writes) from error
 
-    def _refused(self, method: str, path: str, response: httpx2.Response) -> Unreachable:
+    def _refused(self, method: str, path: str, response: httpx2.Response, content: bytes) -> Unreachable:
         status = response.status_code
         refusal = self._failed(
             method,
             path,
-            f"{status}: {_said(response)}",
+            f"{status}: {_said(content)}",
             transient=status in _PASSING or status >= 500,
             unknown=method != "GET" and status >= 500,
         )
-        wish = response.headers.get("Retry-After", "")
-        if isinstance(refusal, Transient) and wish.isdigit():
-            refusal.retry_after = float(wish)
+        if isinstance(refusal, Transient):
+            refusal.retry_after = seconds_wished(response.headers.get("Retry-After"))
         return refusal
 
     def _failed(
@@ -194,15 +198,19 @@ def _words(error: Exception) -> str:
     return f"no answer ({type(error).__name__}: {error})"
 
 
-def _said(response: httpx2.Response) -> str:
+def _said(content: bytes) -> str:
     """The reason in an error answer of Prometheus, Alertmanager or the API server, or its text."""
     try:
-        body = response.json()
+        body = parsed(content)
     except ValueError:
-        return response.text.strip()[:500]
+        return _text(content[:2000]).strip()[:500]
     if isinstance(body, dict):
         return str(body.get("error") or body.get("message") or body)[:500]
     return str(body)[:500]
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext:

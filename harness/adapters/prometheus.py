@@ -7,19 +7,22 @@ time limit. Everything that the package lacks or drops goes through the Transpor
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from io import BytesIO
 from threading import Event as Flag
 from threading import local
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.core.clock import Bounds, Instant, parse_utc
+from harness.core.clock import Bounds, Instant, dated, parse_utc
 from harness.core.errors import BadInput, Unreachable
 from harness.ports.endpoint import Endpoint, Transport
 from harness.ports.metrics import ActiveAlert, Rule, Series
+from harness.ports.payload import IDENTITY, PEER_BYTES, TooMuch, gathered, parsed
 from harness.ports.retry import READ_BUDGET, Transient, patiently
 from harness.ports.stamps import Stamp, compare
 
@@ -35,6 +38,8 @@ _STATES: dict[str, Literal["inactive", "pending", "firing"]] = {
     "pending": "pending",
     "firing": "firing",
 }
+_SHORTEST, _LONGEST = 0.001, 366 * 86400.0
+"""Seconds between which an interval of Prometheus' lies; its own grain is a millisecond."""
 CONNECT, READ = 3.0, 10.0
 """Time limits in seconds: to connect, and between two bytes."""
 
@@ -42,12 +47,12 @@ CONNECT, READ = 3.0, 10.0
 class _Refusal(Exception):
     """An answer that is not 200, caught before the package turns it into one string."""
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status_code)
-        self.status = response.status_code
-        self.kind, self.text = "", response.text.strip()[:500]
+    def __init__(self, status: int, content: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.kind, self.text = "", content[:2000].decode("utf-8", "replace").strip()[:500]
         try:
-            body = response.json()
+            body = parsed(content)
         except ValueError:
             return
         if isinstance(body, dict):
@@ -109,7 +114,10 @@ class Prometheus:
             received = self._now()
             if not _is_scalar(result):
                 raise self._strange(f"{result!r} for time()")
-            stamp = float(result[0])
+            try:
+                stamp = dated(float(result[0]))
+            except (ValueError, OverflowError) as error:
+                raise self._strange(f"{result[0]!r} as its time") from error
             return Stamp(sent, received, stamp, stamp + 0.001)
 
         return compare(lambda: self._patient(ask), now=self._now, pause=self._stop.wait, asks=4)
@@ -120,7 +128,7 @@ class Prometheus:
         result = self._query(query, lambda connect: connect.custom_query(query, params=params))
         if _is_scalar(result):
             return [Series({}, (self._sample(query, result),))]
-        return [Series(self._labels(one), (self._sample(query, one.get("value")),)) for one in result]
+        return [Series(self._labels(one), (self._sample(query, one.get("value")),)) for one in self._objects(result)]
 
     def grid(self, query: str, start: Instant, end: Instant, step: float) -> list[Series]:
         """A range query on the whole seconds inside [start, end]; empty where there is none. It never reaches past
@@ -132,20 +140,20 @@ class Prometheus:
         result = self._query(
             query, lambda connect: connect.custom_query_range(query, begin, finish, step=f"{step:.3f}")
         )
-        return [self._series(query, one) for one in result]
+        return [self._series(query, one) for one in self._objects(result)]
 
     def raw(self, selector: str, window: float) -> list[Series]:
         """The raw samples of a plain selector over the last `window` seconds, at their own stamps."""
         query = f"{selector}[{max(1, round(window * 1000))}ms]"
         result = self._query(query, lambda connect: connect.custom_query(query))
-        return [self._series(query, one) for one in result]
+        return [self._series(query, one) for one in self._objects(result)]
 
     def rules(self) -> list[Rule]:
         """All loaded alerting rules."""
         groups = self._data("/api/v1/rules", {"type": "alert"}).get("groups") or []
         try:
             return [_rule(group, rule) for group in groups for rule in group["rules"] if rule.get("type") == "alerting"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._strange(f"rules that cannot be read ({error!r})") from error
 
     def scrape_intervals(self) -> dict[str, float]:
@@ -154,7 +162,7 @@ class Prometheus:
         intervals: dict[str, float] = {}
         try:
             for target in targets:
-                pool, seconds = str(target["scrapePool"]), duration(target["scrapeInterval"])
+                pool, seconds = str(target["scrapePool"]), _seconds(duration(target["scrapeInterval"]))
                 intervals[pool] = max(seconds, intervals.get(pool, 0.0))
         except (KeyError, TypeError, ValueError) as error:
             raise self._strange(f"targets that cannot be read ({error!r})") from error
@@ -180,12 +188,15 @@ class Prometheus:
 
     def _ask(self, query: str, call: Callable[[PrometheusConnect], Any]) -> Any:
         from requests import RequestException
+        from urllib3.exceptions import HTTPError
 
         try:
             return call(self._connect())
         except _Refusal as refusal:
             raise self._refused(query, refusal) from refusal
-        except RequestException as error:
+        except TooMuch as error:
+            raise self._failed(query, str(error), transient=False) from error
+        except (RequestException, HTTPError) as error:
             raise self._failed(query, f"no good answer ({type(error).__name__}: {error})", transient=True) from error
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(query, f"an answer that is not Prometheus' ({error!r})", transient=True) from error
@@ -206,6 +217,7 @@ class Prometheus:
         session.cert = endpoint.cert
         session.trust_env = endpoint.environment
         session.headers["User-Agent"] = "drill"
+        session.headers["Accept-Encoding"] = IDENTITY
         if endpoint.proxy:
             session.proxies = {"http": endpoint.proxy, "https": endpoint.proxy}
 
@@ -243,22 +255,33 @@ class Prometheus:
     def _strange(self, what: str) -> Unreachable:
         return Unreachable(
             "prometheus-strange",
-            f"{self._endpoint.name} gave {what}",
+            f"{self._endpoint.name} gave {what[:500]}",
             expected="an answer as Prometheus' HTTP API v1 describes it",
             remedy="check that the address is Prometheus' own and its version 2.37 or newer",
         )
 
+    def _objects(self, result: list[Any]) -> list[dict[str, Any]]:
+        if not all(isinstance(one, dict) for one in result):
+            raise self._strange("a result that is not a list of series")
+        return result
+
     def _labels(self, one: dict[str, Any]) -> dict[str, str]:
-        return dict(one.get("metric") or {})
+        metric = one.get("metric") or {}
+        if not isinstance(metric, dict):
+            raise self._strange("a series whose labels are no object")
+        return {str(name): str(value) for name, value in metric.items()}
 
     def _series(self, query: str, one: dict[str, Any]) -> Series:
-        return Series(self._labels(one), tuple(self._sample(query, value) for value in one.get("values") or ()))
+        values = one.get("values") or []
+        if not isinstance(values, list):
+            raise self._strange("a series whose values are no list")
+        return Series(self._labels(one), tuple(self._sample(query, value) for value in values))
 
     def _sample(self, query: str, pair: Any) -> tuple[Instant, float]:
         try:
             stamp, value = pair
-            return float(stamp), float(value)
-        except (TypeError, ValueError) as error:
+            return dated(float(stamp)), float(value)
+        except (TypeError, ValueError, OverflowError) as error:
             raise BadInput(
                 "promql-not-numbers",
                 f"{query!r} gives {pair!r}",
@@ -278,13 +301,28 @@ def duration(text: str) -> float:
 
 
 def _look(response: Response, *_: Any, **__: Any) -> None:
-    """Stop at what is not 200, and say aloud what the package would drop."""
+    """Read no more than an answer may be, stop at what is not 200, and say aloud what the package would drop."""
+    raw = response.raw
+    try:
+        content = gathered(_chunks(raw), encoding=response.headers.get("Content-Encoding"), most=PEER_BYTES)
+    except BaseException:
+        raw.close()
+        raise
+    raw.release_conn()
     if response.status_code != 200:
-        raise _Refusal(response)
-    if b'"warnings"' in response.content:
-        warnings = response.json().get("warnings")
-        if warnings:
-            _log.warning("Prometheus warns: %s", "; ".join(map(str, warnings)))
+        raise _Refusal(response.status_code, content)
+    body = parsed(content)
+    # The package reads the answer again: from what was read here, in a form that no parser falls over.
+    response.raw = BytesIO(json.dumps(body).encode())
+    warnings = body.get("warnings") if isinstance(body, dict) else None
+    if warnings and isinstance(warnings, list):
+        _log.warning("Prometheus warns: %s", "; ".join(map(str, warnings))[:2000])
+
+
+def _chunks(raw: Any) -> Iterator[bytes]:
+    """What has come, as it comes: a read of a fixed size would wait for a body that drips."""
+    while chunk := raw.read1(65536, decode_content=False):
+        yield chunk
 
 
 def _is_scalar(result: Any) -> bool:
@@ -294,14 +332,14 @@ def _is_scalar(result: Any) -> bool:
 def _rule(group: dict[str, Any], rule: dict[str, Any]) -> Rule:
     evaluated = str(rule.get("lastEvaluation", ""))
     return Rule(
-        alert=rule["name"],
-        group=group["name"],
-        file=group["file"],
-        query=rule["query"],
-        for_seconds=float(rule["duration"]),
-        interval=float(group["interval"]),
-        labels=dict(rule.get("labels") or {}),
-        annotations=dict(rule.get("annotations") or {}),
+        alert=str(rule["name"]),
+        group=str(group["name"]),
+        file=str(group["file"]),
+        query=str(rule["query"]),
+        for_seconds=_seconds(rule["duration"]),
+        interval=_seconds(group["interval"]),
+        labels=_texts(rule.get("labels")),
+        annotations=_texts(rule.get("annotations")),
         health=str(rule.get("health", "")),
         last_error=str(rule.get("lastError", "")),
         state=_STATES[rule["state"]],
@@ -312,4 +350,18 @@ def _rule(group: dict[str, Any], rule: dict[str, Any]) -> Rule:
 
 def _active(alert: dict[str, Any]) -> ActiveAlert:
     state: Literal["pending", "firing"] = "firing" if alert["state"] == "firing" else "pending"
-    return ActiveAlert(dict(alert["labels"]), state, parse_utc(alert["activeAt"]), float(alert["value"]))
+    return ActiveAlert(_texts(alert["labels"]), state, parse_utc(alert["activeAt"]), float(alert["value"]))
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if seconds != 0 and not _SHORTEST <= seconds <= _LONGEST:
+        raise ValueError(f"{value!r} seconds")
+    return seconds
+
+
+def _texts(found: Any) -> dict[str, str]:
+    """Labels or annotations: text by text. Raises ValueError."""
+    if not isinstance(found or {}, dict):
+        raise ValueError(f"{found!r} are no labels")
+    return {str(name): str(value) for name, value in (found or {}).items()}

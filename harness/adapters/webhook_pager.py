@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any, Literal
 from urllib.parse import quote
 
-from harness.core.clock import Bounds, parse_utc
+from harness.core.clock import Bounds, dated, parse_utc
 from harness.core.errors import Unreachable
 from harness.ports.endpoint import Transport
 from harness.ports.metrics import Notification
@@ -35,7 +35,8 @@ class WebhookPager:
         return self._transport.offset("/readyz")
 
     def notifications(self, since: int) -> list[Notification]:
-        """Everything received with a sequence number above `since`, one for each alert of each webhook."""
+        """Everything received with a sequence number above `since`, one for each alert of each webhook. What the pager
+        repeats although it was not asked for is left out."""
         with self._lock:
             body = self._ask(max(0, since - self._base))
             if str(body.get("instance", "")) != self._instance:
@@ -44,10 +45,10 @@ class WebhookPager:
                 body = self._ask(max(0, since - self._base))
             try:
                 found = [one for entry in body["notifications"] for one in _alerts(entry, self._base)]
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise self._strange(f"notifications that cannot be read ({error!r})") from error
             self._given = max([self._given, *(one.seq for one in found)])
-            return found
+            return [one for one in found if one.seq > since]
 
     def _ask(self, since: int) -> dict[str, Any]:
         body = self._transport.get(f"/notifications?since={quote(str(since))}").body
@@ -58,7 +59,7 @@ class WebhookPager:
     def _strange(self, what: str) -> Unreachable:
         return Unreachable(
             "pager-strange",
-            f"the pager gave {what}",
+            f"the pager gave {what[:500]}",
             expected="notifications with seq, received_ms and webhook",
             remedy="check that the pager's address is right and that its image fits this version",
         )
@@ -69,10 +70,10 @@ def _alerts(entry: dict[str, Any], base: int) -> list[Notification]:
     return [
         Notification(
             seq=base + int(entry["seq"]),
-            received_at=int(entry["received_ms"]) / 1000.0,
+            received_at=dated(int(entry["received_ms"]) / 1000.0),
             receiver=str(webhook.get("receiver", "")),
             status=_status(alert["status"]),
-            labels=dict(alert["labels"]),
+            labels={str(name): str(value) for name, value in alert["labels"].items()},
             starts_at=parse_utc(alert["startsAt"]),
             fingerprint=str(alert.get("fingerprint", "")),
         )

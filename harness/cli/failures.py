@@ -110,7 +110,7 @@ def _kept(text: str, runs: Path) -> Path | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return path
@@ -119,7 +119,10 @@ def _kept(text: str, runs: Path) -> Path | None:
 
 
 def _say(words: str | dict[str, Any]) -> None:
-    text = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    from harness.core.inert import escaped
+    from harness.report.wording import inert
+
+    text = inert(words) if isinstance(words, str) else escaped(json.dumps(words, ensure_ascii=False))
     try:
         click.echo(text, err=True)
     except (OSError, ValueError):

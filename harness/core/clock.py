@@ -15,6 +15,8 @@ from typing import Protocol, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Instant = float
+LAST_INSTANT = 2.0**37
+"""Some four thousand years from now: far from where calendars end, and later than any clock that is meant."""
 
 
 class Clock(Protocol):
@@ -79,10 +81,17 @@ def utc(instant: Instant) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def dated(seconds: float) -> Instant:
+    """`seconds` where they are an instant from 1970 on that a calendar can show. Raises ValueError."""
+    if not 0 <= seconds <= LAST_INSTANT:
+        raise ValueError(f"{seconds} is not an instant of a drill")
+    return seconds
+
+
 def parse_utc(text: str) -> Instant:
     """The instant in an RFC 3339 stamp (nanoseconds, as Go writes them, are accepted). Raises ValueError, also where
-    the stamp has no zone: it would be read in the zone of whichever machine judges."""
+    the stamp has no zone (it would be read in the zone of whichever machine judges) and where it is not `dated`."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return moment.timestamp()
+    return dated(moment.timestamp())

@@ -7,15 +7,21 @@ machine stamped are journalled with bounds on our clock, and with the raw stamp 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
-from harness.core.clock import Bounds, Instant, parse_utc, utc
+from harness.core.clock import Bounds, Instant, dated, parse_utc, utc
+from harness.core.inert import escaped
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+CHAINED_SINCE = 2
+"""The schema version from which on every line carries the digest of the line before."""
+NOTHING_BEFORE = "0" * 64
+"""What a journal's first line carries in place of a digest."""
 
 
 def _no_nan(value: object) -> object:
@@ -26,7 +32,18 @@ def _plain_number(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
 
 
-Sample = Annotated[float | None, BeforeValidator(_no_nan), PlainSerializer(_plain_number, when_used="json")]
+def _dated(at: Bounds) -> Bounds:
+    dated(at.earliest)
+    dated(at.latest)
+    return at
+
+
+Dated = Annotated[Instant, AfterValidator(dated)]
+"""An instant that a report can show."""
+When = Annotated[Bounds, AfterValidator(_dated)]
+"""An interval between two of them."""
+_Infinite = Annotated[float, Field(allow_inf_nan=True)]
+Sample = Annotated[_Infinite | None, BeforeValidator(_no_nan), PlainSerializer(_plain_number, when_used="json")]
 """A measured value, or None where there was none. Prometheus' NaN (0/0) says that there was none; its infinities are
 values, written as strings because JSON has no number for them."""
 
@@ -34,7 +51,7 @@ values, written as strings because JSON has no number for them."""
 class Fact(BaseModel):
     """The manner of every event."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Change(Fact):
@@ -55,7 +72,7 @@ class PodState(Fact):
     restarts: int
     waiting: str = ""
     oom_kills: int = 0
-    oom_killed_at: Instant | None = None
+    oom_killed_at: Dated | None = None
     memory_limit: str = ""
 
 
@@ -157,7 +174,7 @@ class InjectDone(Fact):
     type: Literal["inject.done"] = "inject.done"
     fault: str
     outcome: Literal["done", "failed", "unknown"]
-    at: Bounds
+    at: When
     detail: str = ""
 
 
@@ -174,7 +191,7 @@ class EffectProved(Fact):
 
     type: Literal["effect.proved"] = "effect.proved"
     fault: str
-    at: Bounds
+    at: When
     proof: str
     evidence: tuple[int, ...]
 
@@ -185,7 +202,7 @@ class AlertSeen(Fact):
     type: Literal["alert.seen"] = "alert.seen"
     alert: str
     state: Literal["inactive", "pending", "firing"]
-    evaluated_at: Instant | None
+    evaluated_at: Dated | None
     value: Sample = None
 
 
@@ -199,8 +216,8 @@ class AlertTransition(Fact):
     type: Literal["alert.transition"] = "alert.transition"
     alert: str
     to: Literal["pending", "firing", "resolved"]
-    at: Bounds
-    evaluation: Instant
+    at: When
+    evaluation: Dated
     labels: dict[str, str] = {}
     source: str
 
@@ -212,7 +229,7 @@ class NotifierSeen(Fact):
     alert: str
     fingerprint: str
     state: str
-    starts_at: Instant
+    starts_at: Dated
     silenced_by: tuple[str, ...] = ()
 
 
@@ -222,8 +239,8 @@ class PageReceived(Fact):
     type: Literal["page.received"] = "page.received"
     alert: str
     status: Literal["firing", "resolved"]
-    at: Bounds
-    starts_at: Instant
+    at: When
+    starts_at: Dated
     receiver: str
     source: str
 
@@ -248,7 +265,7 @@ class ResponderActed(Fact):
     actor: str
     actor_kind: Literal["human", "automation"]
     verified: str
-    at: Bounds
+    at: When
     source: str
     role: str = ""
     text: str = ""
@@ -261,7 +278,7 @@ class SignalRead(Fact):
 
     type: Literal["signal.read"] = "signal.read"
     signal: str
-    samples: tuple[tuple[Instant, Sample], ...]
+    samples: tuple[tuple[Dated, Sample], ...]
     resolution: float
     """How old a sample may be, in seconds: the scrape interval plus the clock offset's width."""
     step: float = Field(default=0.0, ge=0)
@@ -315,7 +332,7 @@ class UndoDone(Fact):
     type: Literal["undo.done"] = "undo.done"
     fault: str
     outcome: Literal["restored", "already", "refused", "vanished", "failed", "taken over"]
-    at: Bounds
+    at: When
     detail: str = ""
 
 
@@ -351,28 +368,47 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seq: int = Field(ge=0)
-    at: Instant
+    at: Dated
     event: Event
 
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
-def encode(record: Record) -> str:
-    """One JSON line without its newline. `utc` repeats the instant for people's eyes and is ignored on reading."""
+def encode(record: Record, prev: str = "") -> str:
+    """One JSON line without its newline. `utc` repeats the instant for people's eyes and is ignored on reading;
+    `prev`, where it is given, is the digest of the line before."""
     body = record.model_dump(mode="json")
     body["utc"] = utc(record.at)
     ordered = {k: body[k] for k in ("seq", "utc", "at", "event")}
-    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if prev:
+        ordered["prev"] = prev
+    return escaped(json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+
+
+def digest_of_line(line: bytes) -> str:
+    """What the next line carries as `prev`: SHA-256 over the line's bytes without its newline, in hexadecimal."""
+    return hashlib.sha256(line).hexdigest()
 
 
 def decode(line: str) -> Record:
     """The record in a line. Raises ValueError where it is not one."""
-    body = json.loads(line)
+    return parse(line)[0]
+
+
+def parse(line: str) -> tuple[Record, str]:
+    """The record in a line and the digest of the line before that it carries, "" where it carries none. Raises
+    ValueError where it is not a record."""
+    try:
+        body = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("a journal line is not nested that deep") from error
     if not isinstance(body, dict):
         raise ValueError("a journal line must be a JSON object")
-    stamp = body.pop("utc", None)
+    stamp, prev = body.pop("utc", None), body.pop("prev", "")
+    if not isinstance(prev, str):
+        raise ValueError("`prev` must be a digest")
     record = _RECORD.validate_python(body)
     if isinstance(stamp, str) and abs(parse_utc(stamp) - record.at) > 0.002:
         raise ValueError(f"the line's two stamps disagree: {stamp} and {record.at}")
-    return record
+    return record, prev

@@ -23,7 +23,7 @@ MAX_TEXT = 4000
 MAX_ACTOR = 400
 _ACTIONS: frozenset[str] = frozenset(get_args(Action))
 _ROLE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """What could move a terminal's cursor or turn its text around: dropped from what others wrote."""
 
 
@@ -64,24 +64,34 @@ def read(message: dict[str, Any], *, verified: bool, offset: Bounds, seen_at: fl
 
     Its time is the server's creation stamp (whole seconds, so it lies within the second that follows) moved onto
     our clock, and no later than when the watch showed it. A ServiceAccount is automation whatever it claims. What
-    others wrote is cut to size and freed of control characters: it is shown on terminals.
+    others wrote is cut to size and freed of control characters: it is shown on terminals. It never raises: one message
+    that is none must not keep the others from being read.
     """
-    data, meta = message.get("data") or {}, message["metadata"]
-    action, actor = data.get("action", ""), _CONTROL.sub("", data.get("actor", ""))[:MAX_ACTOR]
+    data, meta = _texts(message.get("data")), _texts(message.get("metadata"))
+    action, actor = data.get("action", ""), _CONTROL.sub("", data.get("actor", "")).strip()[:MAX_ACTOR]
     role = data.get("role", "")
     if action not in _ACTIONS or not actor or (action in ROLE_ACTIONS and not _ROLE.fullmatch(role)):
         return None
-    stamp = parse_utc(meta["creationTimestamp"])
+    try:
+        stamp = parse_utc(meta["creationTimestamp"])
+        key, name = meta["uid"], meta["name"]
+    except (LookupError, ValueError):
+        return None
     at = Bounds(earliest=stamp, latest=stamp + 1.0).shifted(offset).clipped(not_after=seen_at)
     automation = actor.startswith("system:serviceaccount:") or data.get("actorKind") == "automation"
     return ResponderActed(
-        key=meta["uid"],
+        key=key,
         action=action,
         actor=actor,
         actor_kind="automation" if automation else "human",
         verified="admission policy" if verified else "claimed",
         at=at,
-        source=f"message {meta['name']}",
+        source=f"message {name}",
         role=role if _ROLE.fullmatch(role) else "",
         text=_CONTROL.sub("", data.get("text", ""))[:MAX_TEXT],
     )
+
+
+def _texts(found: object) -> dict[str, str]:
+    """What is text in an object; nothing of what is none."""
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}

@@ -87,7 +87,7 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
         firing = own.get("firing")
         for record, page in history.records(PageReceived):
             mine = page.alert == alert.name and page.status == "firing"
-            if firing is not None and mine and page.at.latest >= firing.at.earliest:
+            if firing is not None and mine and page.at.latest >= firing.at.earliest and _is_of(page, firing, history):
                 own.setdefault("paged", Milestone("paged", page.at, page.source, (record.seq,)))
         for what, milestone in own.items():
             for name in [f"{alert.name}.{what}"] + ([what] if index == 0 else []):
@@ -116,6 +116,13 @@ def _alert_states(alert: str, history: History, *, not_before: float) -> dict[st
             case _:
                 pass
     return own
+
+
+def _is_of(page: PageReceived, firing: Milestone, history: History) -> bool:
+    """Whether a page tells of this firing or a later one: its startsAt is the evaluation that fired. An older page
+    that somebody sends again is not it. Where evaluations were missed, the one that fired may be any of them."""
+    (began,) = (event for record, event in history.records(AlertTransition) if record.seq == firing.evidence[0])
+    return page.starts_at >= began.evaluation - began.at.width - AGREEMENT
 
 
 def _disagreement(history: History, event: AlertTransition) -> str:

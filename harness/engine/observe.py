@@ -7,7 +7,6 @@ clock. A source that fails is told once as lost and once as back, and never read
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -32,6 +31,7 @@ from harness.core.event import (
     SourceRestarted,
 )
 from harness.core.experiment import AnyExperiment
+from harness.core.expressions import fits
 from harness.core.inbox import read as read_message
 from harness.core.pods import pod_state
 from harness.core.verdict import guard_signal
@@ -243,6 +243,7 @@ class PagerRound:
     since: Instant
     name: str = "pager"
     _seen: int = 0
+    _told: set[tuple[str, str, Instant, Instant]] = field(default_factory=set)
 
     def look(self, now: Instant) -> tuple[list[Event], Instant]:
         """See `Round`."""
@@ -250,8 +251,10 @@ class PagerRound:
         for page in self.pager.notifications(self._seen):
             self._seen = max(self._seen, page.seq)
             at = Bounds.at(page.received_at).shifted(self.offset)
-            if at.latest < self.since:
+            key = (page.fingerprint or page.labels.get("alertname", ""), page.status, page.starts_at, page.received_at)
+            if at.latest < self.since or key in self._told:  # a pager that repeats itself has no news
                 continue
+            self._told.add(key)
             found.append(
                 PageReceived(
                     alert=page.labels.get("alertname", ""),
@@ -289,27 +292,14 @@ def acknowledges(silence: Silence, alert: NotifierAlert) -> bool:
 
 
 _ANY_OTHER = "AnyOtherAlert\0"
-_LONGEST_PATTERN = 200
-_MOST_REPEATS = 3
 
 
 def _hits(matcher: Matcher, value: str) -> bool | None:
-    """Whether a matcher agrees with a label's value; None where its expression is not tried.
-
-    Alertmanager's expressions need no backtracking, Python's do: `((.*)*)*!` would hold this process, and its undo,
-    for ever. So only few repeats are tried, and none of a group.
-    """
+    """Whether a matcher agrees with a label's value; None where its expression is not tried."""
     if not matcher.is_regex:
         return (value == matcher.value) == matcher.is_equal
-    pattern = matcher.value
-    if len(pattern) > _LONGEST_PATTERN or len(re.findall(r"[*+?{]", pattern)) > _MOST_REPEATS:
-        return None
-    if re.search(r"\)[*+?{]", pattern):
-        return None
-    try:
-        return bool(re.fullmatch(pattern, value)) == matcher.is_equal
-    except (re.error, RecursionError, OverflowError):
-        return None
+    found = fits(matcher.value, value)
+    return None if found is None else found == matcher.is_equal
 
 
 class PodsTracker:

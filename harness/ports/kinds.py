@@ -31,7 +31,16 @@ class Kind:
         return self.api_version.rpartition("/")[2]
 
     def path(self, namespace: str = "", name: str = "") -> str:
-        """The URL path of one object, or of the collection; without a namespace, of all namespaces."""
+        """The URL path of one object, or of the collection; without a namespace, of all namespaces. Raises Invalid
+        where a name is one that leads elsewhere in a path."""
+        for text in (namespace, name):
+            if text in {".", ".."}:
+                raise Invalid(
+                    "no-name",
+                    f"{text!r} is not the name of an object",
+                    expected="a name that the API server takes",
+                    remedy="correct the name",
+                )
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
         scope = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
         return f"{root}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")

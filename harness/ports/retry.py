@@ -7,6 +7,7 @@ repeating is safe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from threading import Event as Flag
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
+_SECONDS = re.compile(r"[0-9]{1,9}")
 READ_BUDGET = 6.0
 """Seconds that a read and its repeats may take together before another attempt is not begun."""
 
@@ -25,6 +27,11 @@ class Transient(Unreachable):
     """A failure after which asking again makes sense; `retry_after` is the peer's own wish in seconds."""
 
     retry_after: float = 0.0
+
+
+def seconds_wished(header: str | None) -> float:
+    """The seconds in a Retry-After header; 0 where it says none (a date, or nothing that can be read)."""
+    return float(header) if header and _SECONDS.fullmatch(header) else 0.0
 
 
 def patiently(call: Callable[[], T], *, stop: Flag, budget: float = READ_BUDGET) -> T:

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from harness.core.clock import Bounds, Instant
+from harness.core.clock import Bounds, Instant, dated
+from harness.core.errors import Unreachable
 
 GOOD_ENOUGH = 0.1
 """Bounds narrower than this, in seconds, are not worth another exchange."""
+FURTHEST = 366 * 86400.0
+"""Seconds by which a peer's clock may differ from ours. One that is further off does not tell the time at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ def http_date(header: str | None) -> Instant | None:
     """The instant in an HTTP Date header: whole seconds, truncated, so the peer's clock is less than a second later.
     None where there is none to read."""
     try:
-        return parsedate_to_datetime(header or "").timestamp()
-    except (TypeError, ValueError):
+        return dated(parsedate_to_datetime(header or "").timestamp())
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
 
@@ -55,7 +58,8 @@ def compare(
     """Bounds on (the peer's clock - ours) from up to `asks` exchanges, at most about a second apart.
 
     `pause` waits that many seconds and answers True when the wait was cut short and we should stop asking. The first
-    exchange may open a connection and is the slowest; none is thrown away, since a slow one only says less.
+    exchange may open a connection and is the slowest; none is thrown away, since a slow one only says less. Raises
+    Unreachable where the peer's clock is further off than `FURTHEST`.
     """
     stamp = ask()
     known = stamp.offset
@@ -66,6 +70,13 @@ def compare(
             break
         stamp = ask()
         known = together(known, stamp.offset)
+    if not abs(known.middle) <= FURTHEST:
+        raise Unreachable(
+            "clock-far-off",
+            f"a peer's clock differs from ours by {known.middle:.0f} s",
+            expected=f"a difference below {FURTHEST:.0f} s",
+            remedy="set that machine's clock, or ours",
+        )
     return known
 
 

@@ -28,6 +28,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Why this drill", f"probability {h.probability}; tests {', '.join(h.tests)}"),
         ("Runbook", h.runbook),
         ("Experiment digest", h.digest),
+        *([("Journal head", h.journal_head)] if h.journal_head else ()),
         ("Harness version", h.harness_version),
         ("Run by", h.identity),
     ]

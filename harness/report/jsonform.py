@@ -2,7 +2,8 @@
 
     report_version  1
     header          which run: title, experiment, run_id, profile, responder, automated, cluster, namespace, severity,
-                    started, ended, planned, actual, digest, harness_version, identity, narrative, root_cause_*, ...
+                    started, ended, planned, actual, digest, harness_version, journal_head, identity, narrative,
+                    root_cause_*, ...
     headline        verdict, sentence, caveat, exit_code, exit_meaning
     slas, alerts    name, from, to, target, measured, verdict, required, who, who_text, reason, evidence, cut_short
     guards          name, condition, verdict, reason, evidence

@@ -22,6 +22,7 @@ def render_junit(report: Report) -> bytes:
     _properties(suite, [
         ("run_id", header.run_id), ("profile", header.profile), ("responder", header.responder),
         ("namespace", header.namespace), ("digest", header.digest), ("harness_version", header.harness_version),
+        *([("journal_head", header.journal_head)] if header.journal_head else ()),
         ("verdict", report.headline.verdict), ("exit_code", str(report.headline.exit_code)),
         *((f"clock.{row.peer}.offset_seconds", f"{row.offset.middle:.6f}") for row in report.clocks),
     ])  # fmt: skip

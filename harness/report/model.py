@@ -54,8 +54,9 @@ _CUT_SHORT = frozenset({"aborted", "stopped", "refused", "error", "recovered"})
 _LONGEST_EVENT = 360
 
 
-def build(experiment: AnyExperiment, history: History) -> Report:
-    """The report of a run. `experiment` must be tuned to the run's profile."""
+def build(experiment: AnyExperiment, history: History, head: str = "") -> Report:
+    """The report of a run. `experiment` must be tuned to the run's profile; `head` is the digest of the journal's last
+    line, where its lines are a chain."""
     judgement = judge(experiment, history)
     found = judgement.milestones
     excused = _excuses(experiment, history)
@@ -78,7 +79,7 @@ def build(experiment: AnyExperiment, history: History) -> Report:
         cited.update(seq for window in chain.windows for seq in window.evidence)
     cited.update(drawn.evidence if drawn else ())
     return cleaned(Report(
-        header=_header(experiment, history),
+        header=_header(experiment, history, head),
         headline=headline(judgement, (*slas, *alerts), guards, history, clean),
         slas=slas, alerts=alerts, guards=guards, chains=chains, timeline=moments, chart=drawn, changes=changes,
         clean=clean, findings=told, checks=checks, clocks=clocks, phases=phases,
@@ -86,7 +87,7 @@ def build(experiment: AnyExperiment, history: History) -> Report:
     ))  # fmt: skip
 
 
-def _header(experiment: AnyExperiment, history: History) -> Header:
+def _header(experiment: AnyExperiment, history: History, head: str) -> Header:
     start, ended = history.start, history.ended
     profile = next((p for name, p in experiment.profiles.items() if name == start.profile), None)
     acted = {act.actor_kind for act in history.all(ResponderActed)}
@@ -115,6 +116,7 @@ def _header(experiment: AnyExperiment, history: History) -> Header:
         actual=history.last_at - history.started_at,
         digest=start.digest,
         harness_version=start.harness_version,
+        journal_head=head,
         identity=start.identity,
         experiment_file=PurePath(start.experiment_path).name,
         runbook=experiment.runbook,

@@ -41,6 +41,8 @@ class Header:
     actual: float
     digest: str
     harness_version: str
+    journal_head: str
+    """The digest of the journal's last line, which stands for all of it; "" where the journal is not chained."""
     identity: str
     experiment_file: str
     runbook: str

@@ -22,6 +22,16 @@ def clean(text: str) -> str:
     return "".join(map(_clean_character, text)).strip()
 
 
+def inert(text: str) -> str:
+    """`text` with its lines and its indents, without anything else that could act."""
+    return "\n".join("".join(map(_clean_character, line)).rstrip() for line in text.split("\n"))
+
+
+def inert_line(text: str) -> str:
+    """`text` on one line, with its indent: it can neither act nor look like another line."""
+    return " " * (len(text) - len(text.lstrip(" "))) + clean(text)
+
+
 def _clean_character(character: str) -> str:
     if character in "\t\n\r\x0b\x0c\x85":
         return " "

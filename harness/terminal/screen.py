@@ -13,7 +13,7 @@ from harness.core.clock import utc
 from harness.core.errors import ExitCode
 from harness.core.event import Record, RunStarted
 from harness.core.view import View
-from harness.report.wording import span
+from harness.report.wording import inert, span
 from harness.terminal.displays import live_for, progress_for
 from harness.terminal.stream import Lines, Mode, mode_of
 
@@ -71,12 +71,12 @@ class Screen:
         self._live.view(view)
 
     def answer(self, text: str, data: Mapping[str, Any]) -> None:
-        """A command's result: as text for people, as one object for programs."""
+        """A command's result: as text for people, as one object for programs. What others wrote cannot act in it."""
         self.close()
         if self.mode is Mode.JSON:
             self._lines.json(data)
         elif text:
-            self._lines.write(text.rstrip("\n"))
+            self._lines.write(inert(text.rstrip("\n")))
 
     def line(self, text: str) -> None:
         """One line of a command that goes on: with its UTC stamp for people, as one object for programs."""

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
+from harness.core.inert import escaped
+
 COLUMNS = 80
 """The width of plain lines; a pipe has no width of its own."""
 _TOPIC = 9
@@ -70,7 +72,7 @@ class Lines:
 
     def json(self, body: Mapping[str, Any]) -> None:
         """One object as one line."""
-        self.write(json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=str))
+        self.write(escaped(json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=str)))
 
 
 def layout(topic: str, text: str, at: str, width: int = COLUMNS, *, whole_words: bool = True) -> str:

@@ -175,7 +175,7 @@ def panel(view: View, width: int) -> Iterator[RenderableType]:
 
 
 def _head(view: View, width: int) -> Text:
-    left = Text(f"{view.experiment}  {view.profile}  {view.responder}")
+    left = Text(clean(f"{view.experiment}  {view.profile}  {view.responder}"))
     right = Text(phase_of(view), style=_PHASE_STYLES.get(view.phase, "bold"))
     left.truncate(max(10, width - len(right) - 2), overflow="ellipsis")
     return left + " " * max(2, width - len(left) - len(right)) + right
@@ -183,11 +183,11 @@ def _head(view: View, width: int) -> Text:
 
 def _facts(view: View, width: int) -> Iterator[tuple[str, Text]]:
     room = max(10, width - 48)
-    value = reading(view.signal)
+    value = clean(reading(view.signal))
     yield clean(view.signal.title)[:24], Text(f"{value:<14} {sparkline(view.signal.samples, min(room, 40))}".rstrip())
     yield "pods", Text(pods_of(view))
     for alert in view.alerts:
-        yield "alert", Text(alert_of(alert), style="bold magenta" if alert.state == "firing" else "")
+        yield "alert", Text(clean(alert_of(alert)), style="bold magenta" if alert.state == "firing" else "")
     taken = view.acknowledged
     yield "acknowledged", Text("nobody yet" if taken is None else f"{clean(who(taken.actor))} ({taken.kind})")
     for lost in view.lost:
@@ -208,7 +208,7 @@ def clocks(running: Iterable[RunningClock], width: int) -> Table:
     for clock in running:
         elapsed = "" if clock.elapsed is None else span(clock.elapsed, 1 if clock.state == "done" else 0)
         table.add_row(
-            f"{clock.start} -> {clock.end}{'' if clock.required else ' *'}",
+            clean(f"{clock.start} -> {clock.end}{'' if clock.required else ' *'}"),
             elapsed,
             target(clock.target),
             _state(clock),

@@ -15,6 +15,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode, Refused
 from harness.core.event import Action
 from harness.ports.cluster import Cluster, NotFound, Ref
 from harness.ports.progress import Progress
+from harness.report.wording import inert_line
 from harness.wiring.judging import fetch_notes, told
 from harness.wiring.session import choose_profile, terminable
 from harness.wiring.settings import (
@@ -75,7 +76,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     finally:
         peers.close()
         cluster.close()
-    return "\n".join(lines)
+    return "\n".join(map(inert_line, lines))
 
 
 def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOutcome:
@@ -97,7 +98,7 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
                     exit_code = ExitCode.ROLLBACK_INCOMPLETE
     finally:
         cluster.close()
-    return RecoverOutcome(lines, exit_code)
+    return RecoverOutcome(list(map(inert_line, lines)), exit_code)
 
 
 def _recover_in(
@@ -300,7 +301,7 @@ def status(settings: Settings) -> StatusReport:
         data["last_run"] = {"run_id": run_id, "outcome": outcome}
     else:
         lines.append("last run  none yet; try: make drill EXP=oom-workers")
-    return StatusReport(lines, exit_code, data)
+    return StatusReport(list(map(inert_line, lines)), exit_code, data)
 
 
 def _watched_over(cluster: Cluster, data: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from harness.core.history import History
 from harness.wiring.settings import RunOutcome, Settings
 
 if TYPE_CHECKING:
+    from harness.adapters.file_journal import FileJournal
     from harness.engine.notes import Note
     from harness.ports.cluster import Cluster
 
@@ -23,8 +25,8 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
     from harness.report.render import write
     from harness.report.summary import summary
 
-    experiment, history = read_run(path)
-    report = build(experiment, history)
+    experiment, history, head = read_run(path)
+    report = build(experiment, history, head)
     write(report, path)
     return RunOutcome(
         run_id=history.start.run_id,
@@ -35,8 +37,8 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
     )
 
 
-def read_run(path: Path) -> tuple[AnyExperiment, History]:
-    """The tuned experiment and the history in a run's folder."""
+def read_run(path: Path) -> tuple[AnyExperiment, History, str]:
+    """The tuned experiment, the history in a run's folder, and the journal's head ("" where it is not chained)."""
     from harness import loading
     from harness.adapters.file_journal import FileJournal
 
@@ -47,7 +49,8 @@ def read_run(path: Path) -> tuple[AnyExperiment, History]:
             expected="the folder of a run",
             remedy="`drill status` names the newest; runs/ holds them all",
         )
-    history = History(FileJournal(path).read())
+    journal = FileJournal(path)
+    history = History(journal.read())
     start = history.start
     if start.schema_version > SCHEMA_VERSION:
         raise BadInput(
@@ -66,7 +69,33 @@ def read_run(path: Path) -> tuple[AnyExperiment, History]:
             where=str(path / "journal.jsonl"),
         )
     experiment = loading.parse(start.experiment)
-    return experiment.tuned(start.profile), history  # type: ignore[arg-type]
+    if start.profile not in experiment.profiles:
+        raise BadInput(
+            "journal-experiment",
+            f"the journal of {start.run_id} names the profile {start.profile!r}, which its experiment does not have",
+            expected=f"one of: {', '.join(experiment.profiles)}",
+            remedy="restore the journal from a copy",
+            where=str(path / "journal.jsonl"),
+        )
+    _is_the_reported(journal, path)
+    return experiment.tuned(start.profile), history, journal.head
+
+
+def _is_the_reported(journal: FileJournal, path: Path) -> None:
+    """The report beside a journal names the journal's head as it was then: the line of that head must still be there,
+    whatever a recovery appended since. Raises BadInput (journal-tampered) where it is not."""
+    try:
+        reported = json.loads((path / "report.json").read_bytes())["header"]["journal_head"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # no report yet, or none that says
+    if isinstance(reported, str) and reported and reported not in journal.heads:
+        raise BadInput(
+            "journal-tampered",
+            f"the report beside it was made from a journal with the head {reported[:64]}, which this one never had",
+            expected="the journal that was reported, or one that goes on from it",
+            remedy="restore the journal from a copy; to judge this one all the same, move report.json away",
+            where=f"{path / 'journal.jsonl'}:{len(journal.heads) or 1}",
+        )
 
 
 def point_latest(runs: Path, folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_broken_journal_does_not_hide_an_incomplete_rollback(monkeypatch: pyte
     monkeypatch.setattr(module, "connect", lambda *_: Peer())
     monkeypatch.setattr(module, "peers_of", lambda *_: Peer())
     monkeypatch.setattr(module._Session, "_drill", drill)
-    access = Access("context", "there", tmp_path / "kubeconfig", "there")
+    access = Access("context", "there", tmp_path / "kubeconfig", "there", None)
     run = module._Session(
         Settings(runs=tmp_path), access, parse(experiment_data()), "p", "smoke", "human", Phases(), Silent()
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -46,7 +46,7 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         return ordered_bounds()
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return fact(annotation)
-    if isinstance(annotation, types.UnionType):
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) is Union:
         return st.one_of(*(of_type(arg) for arg in args))
     origin = getattr(annotation, "__origin__", None)
     if origin is tuple:

@@ -10,7 +10,6 @@ sentence's shape at its very beginning, where no text of an author can stand.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 
 from harness.core.errors import DrillError, Unreachable
 from harness.ports.cluster import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, OutcomeUnknown
-from harness.ports.retry import Transient
+from harness.ports.payload import parsed
+from harness.ports.retry import Transient, seconds_wished
 
 _PATCH_DID_NOT_APPLY = "the server rejected our request due to an error in our request"
 _POLICY = re.compile(r'^(\S+ "[^"]*" is forbidden: |admission webhook "[^"]*" denied the request)')
@@ -39,7 +39,7 @@ class Asked:
 def failure(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> DrillError:
     """The error that an answer of 4xx or 5xx means."""
     refusal = _status_of(body)
-    message = str(refusal.get("message") or body.decode("utf-8", "replace").strip() or "no text")[:2000]
+    message = str(refusal.get("message") or body[:8000].decode("utf-8", "replace").strip() or "no text")[:2000]
     fact = f"the API server answered {status} to {asked.what}: {message}"
     if status in (401, 403) or (status in (413, 422) and _POLICY.match(message)):
         return _forbidden(status, fact, message)
@@ -105,10 +105,10 @@ def unreachable(asked: Asked, why: str, *, sent: bool, transient: bool = True) -
 
 def _status_of(body: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(body)
+        found = parsed(body)
     except ValueError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _forbidden(status: int, fact: str, message: str) -> Forbidden:
@@ -142,11 +142,13 @@ def _conflict_or_exists(refusal: dict[str, Any], fact: str) -> DrillError:
 
 
 def _precondition_failed(refusal: dict[str, Any], message: str) -> bool:
-    details = refusal.get("details") or {}
-    causes = details.get("causes") or []
+    details = refusal.get("details")
+    details = details if isinstance(details, dict) else {}
+    causes = details.get("causes")
+    causes = [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
     if message == _PATCH_DID_NOT_APPLY or (not details.get("name") and not causes):
         return True
-    fields = {cause.get("field") for cause in causes}
+    fields = {str(cause.get("field")) for cause in causes}
     return bool(fields) and fields <= {"metadata.uid", "metadata.resourceVersion"}
 
 
@@ -159,6 +161,5 @@ def _unwell(asked: Asked, status: int, headers: Mapping[str, str], fact: str) ->
         expected="a healthy API server with room for another request",
         remedy="check `kubectl get --raw '/readyz?verbose'`",
     )
-    wish = headers.get("Retry-After", "")
-    error.retry_after = float(wish) if wish.isdigit() else 0.0
+    error.retry_after = seconds_wished(headers.get("Retry-After"))
     return error

@@ -6,7 +6,6 @@ once. The `kubernetes` package is imported when the first cluster is made, never
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event as Flag
@@ -139,8 +138,10 @@ class KubeCluster:
         """Who the API server says we are."""
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         answer = self._review("/apis/authentication.k8s.io/v1/selfsubjectreviews", review, "who we are")
-        user = (answer.get("status") or {}).get("userInfo") or {}
-        return Identity(str(user.get("username", "")), tuple(user.get("groups") or ()))
+        user = _within(answer, "status", "userInfo")
+        groups = user.get("groups")
+        names = tuple(map(str, groups)) if isinstance(groups, list) else ()
+        return Identity(str(user.get("username") or "system:anonymous"), names)
 
     def server_version(self) -> str:
         """e.g. "v1.34.4"."""
@@ -169,8 +170,8 @@ class KubeCluster:
         """All objects matching a label selector, each with apiVersion and kind filled in."""
         of = kind_of(kind)
         query = [("labelSelector", labels)] if labels else []
-        answer = self._read(of.path(namespace), Asked(f"list {of.plural} in {namespace or 'the cluster'}"), query)
-        return filled(of, answer)
+        asked = Asked(f"list {of.plural} in {namespace or 'the cluster'}")
+        return filled(of, self._read(of.path(namespace), asked, query), asked)
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """Whether we may. `kind` may name a subresource: "Deployment/scale"."""
@@ -193,7 +194,7 @@ class KubeCluster:
         answer = self._review(
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review, f"whether we may {verb} {kind}"
         )
-        return bool((answer.get("status") or {}).get("allowed"))
+        return _within(answer, "status").get("allowed") is True
 
     def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """See the port. A dead link is noticed within `Timing.watch + Timing.grace` seconds."""
@@ -202,8 +203,11 @@ class KubeCluster:
     def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
         """The newest log lines of a pod's first container; at most 256 KiB."""
         body = self.get(Ref("Pod", namespace, pod))
-        container = body["spec"]["containers"][0]["name"]
-        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", str(_LOG_BYTES))]
+        containers = _within(body, "spec").get("containers")
+        first = containers[0] if isinstance(containers, list) and containers else None
+        if not isinstance(first, dict):
+            raise unreachable(Asked(f"the containers of pod/{pod} in {namespace}"), "the pod names none", sent=True)
+        query = [("container", str(first.get("name", ""))), ("tailLines", str(lines)), ("limitBytes", str(_LOG_BYTES))]
         if previous:
             query.append(("previous", "true"))
         path, asked = kind_of("Pod").path(namespace, pod) + "/log", Asked(f"logs of pod/{pod} in {namespace}")
@@ -271,7 +275,10 @@ class KubeCluster:
         }
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/serviceaccounts/{quote(service_account, safe='')}/token"
         asked = Asked(f"a token of serviceaccount/{service_account} in {namespace}", writes=True)
-        return str(self._wire.json("POST", path, asked, body=body)["status"]["token"])
+        token = _within(self._wire.json("POST", path, asked, body=body), "status").get("token")
+        if not isinstance(token, str) or not token:
+            raise unreachable(asked, "its answer holds no token", sent=True)
+        return token
 
     # ------------------------------------------------------------------------------------------- help
 
@@ -286,7 +293,15 @@ class KubeCluster:
 
     def _what_differs(self, path: str, operations: Sequence[Json]) -> str:
         try:
-            found: dict[str, Any] = json.loads(self._wire.request("GET", path, Asked("what differs")).body)
-        except (DrillError, ValueError):
+            found = self._wire.json("GET", path, Asked("what differs"))
+        except DrillError:
             return ""
         return difference(found, operations)
+
+
+def _within(body: Json, *keys: str) -> Json:
+    """The object at a path of an answer; an empty one where there is none."""
+    at: Any = body
+    for key in keys:
+        at = at.get(key) if isinstance(at, dict) else None
+    return at if isinstance(at, dict) else {}

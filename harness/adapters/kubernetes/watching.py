@@ -8,7 +8,6 @@ lists again and says so with a sync.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from harness.adapters.kubernetes.wire import Wire
 from harness.core.errors import DrillError, Unreachable
 from harness.ports.cluster import Json, WatchEvent
 from harness.ports.kinds import Kind
+from harness.ports.payload import parsed
 from harness.ports.retry import Transient
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ class Watch:
         version = (answer.get("metadata") or {}).get("resourceVersion")
         if not version:
             raise unreachable(self._asked, "its list has no version to go on from", sent=True)
+        items = tuple(filled(self._kind, answer, self._asked))
         self._version = str(version)
-        self._queue.put(WatchEvent("sync", items=tuple(filled(self._kind, answer))))
+        self._queue.put(WatchEvent("sync", items=items))
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -150,13 +151,15 @@ class Watch:
     def _take(self, line: bytes) -> None:
         """Hand one line on, and remember the version that it brings us to."""
         try:
-            event = json.loads(line)
+            event = parsed(line)
             kind, body = event["type"], event["object"]
             if kind == "ERROR":
                 self._failed(body)
             version = str(body["metadata"]["resourceVersion"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise unreachable(self._asked, f"a line of the stream is not an event ({error!r})", sent=True) from error
+        if kind in _TYPES and not _is_object(body):
+            raise unreachable(self._asked, "a line of the stream holds no object of the API", sent=True)
         if kind in _TYPES:
             self._queue.put(WatchEvent(_TYPES[kind], items=(body,)))
         self._version = version
@@ -190,6 +193,15 @@ class Watch:
                 return
 
 
-def filled(kind: Kind, answer: dict[str, Any]) -> list[Json]:
-    """A list's items, each with the apiVersion and kind that the API server leaves out of lists."""
-    return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in answer.get("items") or ()]
+def filled(kind: Kind, answer: dict[str, Any], asked: Asked) -> list[Json]:
+    """A list's items, each with the apiVersion and kind that the API server leaves out of lists. Raises Unreachable
+    where they are not objects with a name and a uid."""
+    items = answer.get("items") or []
+    if not isinstance(items, list) or not all(_is_object(item) for item in items):
+        raise unreachable(asked, "its list holds something that is no object of the API", sent=True)
+    return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in items]
+
+
+def _is_object(item: Any) -> bool:
+    meta = item.get("metadata") if isinstance(item, dict) else None
+    return isinstance(meta, dict) and isinstance(meta.get("name"), str) and isinstance(meta.get("uid"), str)

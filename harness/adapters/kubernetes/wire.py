@@ -1,13 +1,13 @@
-"""One request to the API server, bounded in time, with every foreign failure translated."""
+"""One request to the API server, bounded in time and size, with every foreign failure translated."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.adapters.kubernetes.answers import Asked, failure, unreachable
+from harness.ports.payload import API_BYTES, IDENTITY, LINE_BYTES, TooMuch, gathered, parsed
 
 if TYPE_CHECKING:
     from kubernetes.client.api_client import ApiClient
@@ -73,13 +73,11 @@ class Wire:
         """The whole answer. Raises the port's errors; Transient where asking again makes sense."""
         try:
             response = self._send(method, path, query, body, content, self.timing.read)
-            try:
-                data = response.read()  # type: ignore[no-untyped-call]
-            finally:
-                if response.data is None:
-                    response.response.close()
+            data = _whole(response.response)
         except self._failures as error:
             raise self._lost(asked, error) from error
+        except TooMuch as error:
+            raise unreachable(asked, str(error), sent=True, transient=False) from error
         if not 200 <= response.status < 300:
             raise failure(asked, response.status, response.headers, data)
         return Reply(response.headers, data)
@@ -97,22 +95,26 @@ class Wire:
         """The answer's JSON object."""
         reply = self.request(method, path, asked, query=query, body=body, content=content)
         try:
-            parsed = json.loads(reply.body)
+            found = parsed(reply.body)
         except ValueError as error:
             raise unreachable(asked, f"its answer is not JSON ({error})", sent=True) from error
-        if not isinstance(parsed, dict):
-            raise unreachable(asked, "its answer is not a JSON object", sent=True)
-        return parsed
+        if not isinstance(found, dict) or not isinstance(found.get("metadata") or {}, dict):
+            raise unreachable(asked, "its answer is not an object of the API", sent=True)
+        return found
 
     def open(self, path: str, asked: Asked, *, query: Sequence[tuple[str, str]], silence: float) -> BaseHTTPResponse:
         """A stream whose reads fail after `silence` seconds without a byte."""
         try:
             response = self._send("GET", path, query, None, JSON, silence)
             if not 200 <= response.status < 300:
-                data = response.read()  # type: ignore[no-untyped-call]
-                raise failure(asked, response.status, response.headers, data)
+                raise failure(asked, response.status, response.headers, _whole(response.response))
+            if response.response.headers.get("Content-Encoding"):
+                response.response.close()
+                raise unreachable(asked, "the stream is packed, which was not asked for", sent=True, transient=False)
         except self._failures as error:
             raise self._lost(asked, error) from error
+        except TooMuch as error:
+            raise unreachable(asked, str(error), sent=True, transient=False) from error
         return response.response  # type: ignore[no-any-return]
 
     def lines(self, response: BaseHTTPResponse, asked: Asked) -> Any:
@@ -122,6 +124,10 @@ class Wire:
             for chunk in response.stream(65536):
                 *whole, rest = (rest + chunk).split(b"\n")
                 yield from (line for line in whole if line.strip())
+                if len(rest) > LINE_BYTES:
+                    raise unreachable(
+                        asked, f"a line of the stream has over {LINE_BYTES // 1024 // 1024} MiB", sent=True
+                    )
         except (*self._failures, OSError) as error:
             raise self._lost(asked, error) from error
         if rest.strip():
@@ -130,7 +136,7 @@ class Wire:
     def _send(
         self, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content: str, read: float
     ) -> RESTResponse:
-        headers = {"Accept": JSON}
+        headers = {"Accept": JSON, "Accept-Encoding": IDENTITY}
         if body is not None:
             headers["Content-Type"] = content
         request = self._client.param_serialize(
@@ -143,3 +149,20 @@ class Wire:
         certificate = "CERTIFICATE" in text.upper()
         sent = not (isinstance(error, self._never_sent) or certificate)
         return unreachable(asked, text.replace("\n", " "), sent=sent, transient=not certificate)
+
+
+def _whole(response: BaseHTTPResponse) -> bytes:
+    """The body, and the connection given back; a connection whose body was not read to its end is closed."""
+    try:
+        data = gathered(_chunks(response), encoding=response.headers.get("Content-Encoding"), most=API_BYTES)
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+    return data
+
+
+def _chunks(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """What has come, as it comes: a read of a fixed size would wait for a body that drips."""
+    while chunk := response.read1(65536, decode_content=False):
+        yield chunk
