@@ -93,21 +93,32 @@ def build(repository: Path, progress: Progress) -> Image:
 
 
 def promtool(repository: Path, progress: Progress) -> Path:
-    """`promtool` of the very Prometheus that the image runs, taken out of the base layer for use on this machine."""
+    """`promtool` of the very Prometheus that the image runs; see `program`."""
+    return program("promtool", repository, progress)
+
+
+def program(name: str, repository: Path, progress: Progress) -> Path:
+    """A program of /usr/bin that the image runs, taken out of the base layer for use on this machine.
+
+    Raises BadInput as `build` does, Internal where the layer holds no such program.
+    """
     with _locked():
         base = _base(repository, progress)
-        tool = base.with_name(f"promtool-{base.stem.removeprefix('base-')}")
+        tool = base.with_name(f"{name}-{base.stem.removeprefix('base-')}")
         if not tool.exists():
             with tarfile.open(base) as archive, tempfile.TemporaryDirectory(dir=cache_dir()) as room:
-                member = archive.extractfile("./usr/bin/promtool")
+                try:
+                    member = archive.extractfile(f"./usr/bin/{name}")
+                except KeyError:
+                    member = None
                 if member is None:
                     raise Internal(
-                        "promtool-missing",
-                        f"{base} holds no /usr/bin/promtool",
-                        expected="the package `prometheus`, which brings it",
+                        f"{name}-missing",
+                        f"{base} holds no /usr/bin/{name}",
+                        expected="the package that brings it",
                         remedy="see staging/image/packages.txt and excludes.txt",
                     )
-                half_done = Path(room) / "promtool"
+                half_done = Path(room) / name
                 with half_done.open("wb") as out:
                     shutil.copyfileobj(member, out)
                 half_done.chmod(0o755)
