@@ -80,14 +80,14 @@ class Prometheus:
         self._budget = budget
         self._limits = limits
         self._mine = local()
+        self._made: list[PrometheusConnect] = []
 
     def close(self) -> None:
-        """Close the transport and this thread's session; another thread's session goes with that thread."""
+        """Close the transport and every thread's session: no thread asks any more."""
         self._transport.close()
-        connect: PrometheusConnect | None = getattr(self._mine, "connect", None)
-        if connect is not None:
-            connect.close()
-            del self._mine.connect
+        while self._made:
+            self._made.pop().close()
+        self._mine = local()
 
     def ready(self) -> str:
         """The version, when it is ready to answer queries."""
@@ -205,6 +205,7 @@ class Prometheus:
         connect: PrometheusConnect | None = getattr(self._mine, "connect", None)
         if connect is None:
             connect = self._mine.connect = self._new_connect()
+            self._made.append(connect)
         return connect
 
     def _new_connect(self) -> PrometheusConnect:
@@ -330,7 +331,9 @@ def _is_scalar(result: Any) -> bool:
 
 
 def _rule(group: dict[str, Any], rule: dict[str, Any]) -> Rule:
-    evaluated = str(rule.get("lastEvaluation", ""))
+    # The group's stamp is when its evaluation began; the rule's is when its own turn came, which in a slow group is
+    # later than the next evaluation was due.
+    evaluated = str(group.get("lastEvaluation") or rule.get("lastEvaluation", ""))
     return Rule(
         alert=str(rule["name"]),
         group=str(group["name"]),

@@ -33,7 +33,7 @@ from harness.core.event import Action
 from harness.core.experiment import AnyExperiment, Autopilot, split_object
 from harness.core.inbox import MAX_TEXT, message
 from harness.ports.cluster import Cluster, Conflict, OutcomeUnknown, Ref
-from harness.ports.metrics import Matcher, Metrics, Notifier
+from harness.ports.metrics import Matcher, Metrics, Notifier, NotifierAlert
 
 POLL = 0.75
 """Seconds between two looks."""
@@ -143,15 +143,21 @@ class _Responder:
 
     def _await_alert(self) -> None:
         self.say(f"autopilot: on call for {self._alert} as {self.actor}")
-        while not any(alert.state == "active" for alert in self._asked(lambda: self.notifier.alerts(self._alert))):
+        while not any(alert.state == "active" for alert in self._held_alerts()):
             self._pause(POLL)
+
+    def _held_alerts(self) -> list[NotifierAlert]:
+        """What Alertmanager holds of the alert; one of its name with other labels is another system's."""
+        held = self._asked(lambda: self.notifier.alerts(self._alert))
+        return [alert for alert in held if self.experiment.alerts[0].matches(alert.labels)]
 
     def _acknowledge(self) -> None:
         text = f"{self._alert}: I have it"
         if self.autopilot.door == "inbox":
             self._send("acknowledged", text)
             return
-        matchers = [Matcher("alertname", self._alert)]
+        labels = {**self.experiment.alerts[0].labels, "alertname": self._alert}
+        matchers = [Matcher(name, value) for name, value in sorted(labels.items())]
         self.silence = self._asked(
             lambda: self.notifier.silence(matchers, author=self.actor, comment=f"ACK! {text}", seconds=SILENCE_FOR)
         )
@@ -210,7 +216,7 @@ class _Responder:
                     self._send("note", f"{self.experiment.signal.title} falls: {peak:g} -> {depth:g}")
                 peak = depth if peak is None else max(peak, depth)
             held = window.see(self.clock.now(), self._value(self.experiment.recovered.query))
-            if held and not self._asked(lambda: self.notifier.alerts(self._alert)):
+            if held and not self._held_alerts():
                 return
             if diagnosis.action == "fix":
                 self._tend(deleted, slow=self.clock.now() - fixed_at >= PATIENCE)

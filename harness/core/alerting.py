@@ -16,6 +16,9 @@ from typing import Literal
 
 from harness.core.clock import Bounds, Instant
 
+_ROUNDING = 0.001
+"""Slots: what rounding of stamps may take from a whole number of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class AlertSeries:
@@ -30,12 +33,14 @@ class AlertSeries:
 class Transition:
     """A change of state at an evaluation, on Prometheus' clock.
 
-    `at` is a point where the evaluation is known, and an interval where evaluations were missed around it.
+    `at` is a point where the evaluation is known, and an interval where evaluations were missed around it: `missed`
+    says how many.
     """
 
     to: Literal["pending", "firing", "resolved"]
     at: Bounds
     labels: Mapping[str, str]
+    missed: int = 0
 
 
 def transitions(
@@ -44,8 +49,8 @@ def transitions(
     """The transitions that the raw samples prove, oldest first.
 
     `interval` is the group's evaluation interval in seconds; `since` cuts what came before the window; `evaluated`
-    is the group's newest evaluation: an alert without a sample at it is resolved. Instances with different labels
-    count as one alert, active while any is: that is how people are paged.
+    is when the group's newest evaluation began: an alert without a sample at it is resolved. Instances with different
+    labels count as one alert, active while any is: that is how people are paged.
     """
     stamps: dict[Instant, str] = {}
     labels: dict[str, Mapping[str, str]] = {}
@@ -61,31 +66,35 @@ def transitions(
     slack = interval * 1.5
     for stamp in sorted(stamps):
         new = stamps[stamp]
-        gap = previous is not None and stamp - previous > slack
-        if gap and previous is not None and new == "pending":
+        missed = 0 if previous is None or stamp - previous <= slack else round((stamp - previous) / interval) - 1
+        if missed and previous is not None and new == "pending":
             # An alert that starts over was inactive in between. Firing on both sides of a gap is a missed evaluation.
+            # Of an alert that was resolved and came back no sample tells which of these evaluations were made.
             if state == "firing":
                 found.append(Transition("resolved", Bounds(earliest=previous, latest=stamp), labels["firing"]))
             state = "inactive"
         if new == "pending" and state != "pending":
             found.append(Transition("pending", Bounds.at(stamp), labels["pending"]))
         if new == "firing" and state != "firing":
-            at = Bounds(earliest=previous, latest=stamp) if gap and previous is not None else Bounds.at(stamp)
-            found.append(Transition("firing", at, labels["firing"]))
+            at = Bounds(earliest=previous, latest=stamp) if missed and previous is not None else Bounds.at(stamp)
+            found.append(Transition("firing", at, labels["firing"], missed))
         state, previous = new, stamp
-    if state == "firing" and previous is not None and evaluated is not None and evaluated > previous + interval / 2:
-        found.append(Transition("resolved", _first_slot_after(previous, evaluated, interval), labels["firing"]))
+    if state == "firing" and previous is not None and evaluated is not None:
+        slots = _slots_between(previous, evaluated, interval)
+        if slots > 0:
+            at = Bounds(earliest=previous + interval, latest=previous + slots * interval)
+            found.append(Transition("resolved", at, labels["firing"]))
     return found
 
 
-def _first_slot_after(last: Instant, evaluated: Instant, interval: float) -> Bounds:
-    """The first evaluation after `last`. Samples are stamped with their slot, slots are `interval` apart, and the
-    group's own lastEvaluation is the wall time at which it really ran, a little after its slot. Where more than one
-    slot has passed, a skipped evaluation cannot be told from a seen one: the bounds say so."""
-    slot = last + interval
-    if evaluated < slot + interval:
-        return Bounds.at(slot)
-    return Bounds(earliest=slot, latest=max(slot, evaluated))
+def _slots_between(last: Instant, evaluated: Instant, interval: float) -> int:
+    """How many slots of evaluation there were after `last`, up to that of the evaluation which began at `evaluated`.
+
+    Samples are stamped with their slot, slots are `interval` apart, and an evaluation begins less than one interval
+    after its slot: a later one is missed. Where more than one slot has passed, a missed evaluation cannot be told
+    from one that was made.
+    """
+    return math.floor((evaluated - last) / interval + _ROUNDING) if interval > 0 else int(evaluated > last)
 
 
 def floor(

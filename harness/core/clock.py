@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 Instant = float
 LAST_INSTANT = 2.0**37
 """Some four thousand years from now: far from where calendars end, and later than any clock that is meant."""
+STEPPED = 0.1
+"""Seconds that two comparisons of the same clocks may be apart: clocks drift. Beyond it one of them was set."""
 
 
 class Clock(Protocol):
@@ -64,6 +66,14 @@ class Bounds(BaseModel):
     def until(self, other: Bounds) -> Bounds:
         """The duration from this instant to `other`; negative where the order is not certain."""
         return Bounds(earliest=other.earliest - self.latest, latest=other.latest - self.earliest)
+
+    def gap(self, other: Bounds) -> float:
+        """How far the two are from having a point in common; 0 where they have one."""
+        return max(0.0, self.earliest - other.latest, other.earliest - self.latest)
+
+    def hull(self, other: Bounds) -> Bounds:
+        """All that either allows."""
+        return Bounds(earliest=min(self.earliest, other.earliest), latest=max(self.latest, other.latest))
 
     def clipped(self, *, not_before: float | None = None, not_after: float | None = None) -> Bounds:
         """Tightened by what else is known; where that contradicts, the outer knowledge wins as a point."""

@@ -20,13 +20,14 @@ from harness.core.event import (
     EffectProved,
     InjectDone,
     InjectStarted,
+    Record,
     ResponderActed,
     SignalRead,
     StopAsked,
     UndoDone,
     UndoStarted,
 )
-from harness.core.experiment import AnyExperiment, Profile
+from harness.core.experiment import AnyExperiment, Condition, Profile
 from harness.core.history import History
 from harness.core.milestone import milestones
 
@@ -205,12 +206,16 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
 
 def _tripped(experiment: AnyExperiment, history: History) -> str:
     for condition in experiment.abort:
-        for event in history.all(SignalRead):
-            if event.signal != abort_signal(condition.name):
-                continue
-            for _, value in event.samples:
-                if value is not None and condition.holds(value):
-                    return f"abort condition {condition.name!r} holds: {condition.query} is {value:g}"
+        signal = abort_signal(condition.name)
+
+        def look(found: list[float], record: Record, signal: str = signal, condition: Condition = condition) -> None:
+            event = record.event
+            if not found and isinstance(event, SignalRead) and event.signal == signal:
+                found += [value for _, value in event.samples if value is not None and condition.holds(value)][:1]
+
+        found = history.folded(("tripped", condition), history.told(SignalRead), list[float], look)
+        if found:
+            return f"abort condition {condition.name!r} holds: {condition.query} is {found[0]:g}"
     return ""
 
 

@@ -220,6 +220,8 @@ class AlertTransition(Fact):
     evaluation: Dated
     labels: dict[str, str] = {}
     source: str
+    missed: int = 0
+    """How many evaluations of the group are missing around it."""
 
 
 class NotifierSeen(Fact):
@@ -243,6 +245,7 @@ class PageReceived(Fact):
     starts_at: Dated
     receiver: str
     source: str
+    labels: dict[str, str] = {}
 
 
 Action = Literal[
@@ -283,6 +286,8 @@ class SignalRead(Fact):
     """How old a sample may be, in seconds: the scrape interval plus the clock offset's width."""
     step: float = Field(default=0.0, ge=0)
     """Seconds between the grid's points, so that a hole is seen for what it is; 0 where the reader did not say."""
+    missing: str = ""
+    """Why samples without a value have none, where any has."""
 
 
 class ChannelChanged(Fact):

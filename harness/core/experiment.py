@@ -21,6 +21,7 @@ from harness.core.quantity import Duration, Memory
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
 AlertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,80}$")]
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,80}$")]
 MilestoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(\.[a-z_]+)?$")]
 Severity = Literal["P1", "P2", "P3", "P4"]
 ProfileName = Literal["smoke", "gameday"]
@@ -114,6 +115,12 @@ class ExpectedAlert(Frozen):
     name: AlertName
     within: Duration
     of: MilestoneName
+    labels: dict[LabelName, str] = {}
+    """Labels that it must carry, exactly: on a shared Prometheus other systems may have alerts of that name."""
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert of that name with these labels is this one."""
+        return all(labels.get(name, "") == value for name, value in self.labels.items())
 
 
 class Sla(Frozen):

@@ -7,8 +7,10 @@ is ever removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 
 from harness.core.clock import Instant
 from harness.core.errors import BadInput
@@ -22,9 +24,21 @@ from harness.core.event import (
     RunEnded,
     RunStarted,
     UndoDone,
+    UndoStarted,
 )
 
 E = TypeVar("E")
+S = TypeVar("S")
+T = TypeVar("T")
+_SEQ = attrgetter("seq")
+
+
+class _Fold(Generic[S]):
+    """What a fold has come to, and how much it has seen."""
+
+    def __init__(self, state: S) -> None:
+        self.state = state
+        self.seen = 0
 
 
 class History:
@@ -33,6 +47,7 @@ class History:
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: list[Record] = []
         self._by_class: dict[type, list[Record]] = {}
+        self._folds: dict[Hashable, _Fold[Any]] = {}
         for record in records:
             self.append(record)
 
@@ -54,6 +69,9 @@ class History:
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
 
+    def __getitem__(self, seq: int) -> Record:
+        return self._records[seq]
+
     def records(self, kind: type[E]) -> list[tuple[Record, E]]:
         """All events of one class with their records, oldest first."""
         return [(r, r.event) for r in self._by_class.get(kind, ())]  # type: ignore[misc]
@@ -66,6 +84,25 @@ class History:
         """The newest event of one class."""
         found = self._by_class.get(kind)
         return found[-1].event if found else None  # type: ignore[return-value]
+
+    def told(self, kind: type[Any]) -> Sequence[Record]:
+        """The records of one class as they are kept, oldest first: it grows, and nobody changes it."""
+        return self._by_class.setdefault(kind, [])
+
+    def folded(self, key: Hashable, over: Sequence[T], start: Callable[[], S], step: Callable[[S, T], None]) -> S:
+        """A sequence that only grows, folded in order into what `start` gives by a `step` that changes it.
+
+        Nothing but a saving of work: the answer is the same as if all were folded anew. A fold is known by its `key`,
+        which says everything that `over` and `step` depend on; only what came since the last call is stepped over.
+        The answer is shared, so whoever asks changes nothing in it. Not for two threads at once.
+        """
+        fold = self._folds.get(key)
+        if fold is None:
+            fold = self._folds[key] = _Fold(start())
+        while fold.seen < len(over):
+            fold.seen += 1
+            step(fold.state, over[fold.seen - 1])
+        return fold.state  # type: ignore[no-any-return]
 
     @property
     def start(self) -> RunStarted:
@@ -102,7 +139,8 @@ class History:
     def open_faults(self) -> tuple[str, ...]:
         """Faults that may be in force: the write was begun and neither failed outright nor was undone. Oldest first."""
         state: dict[str, bool] = {}
-        for record in self._records:
+        told = (self._by_class.get(kind, ()) for kind in (InjectStarted, InjectDone, UndoDone))
+        for record in merge(*told, key=_SEQ):
             match record.event:
                 case InjectStarted(fault=fault):
                     state[fault] = True
@@ -118,6 +156,12 @@ class History:
         """Faults that somebody else undid, who had taken the lock from this run."""
         ends = {done.fault: done.outcome for done in self.all(UndoDone)}
         return frozenset(fault for fault, outcome in ends.items() if outcome == "taken over")
+
+    @property
+    def undo_began(self) -> Record | None:
+        """The record of the first undo: what the system does from here on is no answer to the drill any more."""
+        begun = self._by_class.get(UndoStarted)
+        return begun[0] if begun else None
 
     @property
     def is_clean(self) -> bool | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.core.clock import Bounds
+from harness.core.clock import Bounds, Instant
 from harness.core.event import (
     AlertTransition,
     CleanChecked,
@@ -22,7 +22,7 @@ from harness.core.event import (
 )
 from harness.core.experiment import AnyExperiment, Condition
 from harness.core.history import History
-from harness.core.samples import Sampled, samples
+from harness.core.samples import Sampled, described, samples, trailing, watched_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,13 @@ class Milestone:
 
 MITIGATED = "mitigated"
 RECOVERED = "recovered"
+FROM_PROMETHEUS = frozenset({"pending", "firing", "resolved", MITIGATED, RECOVERED})
+"""The last words of the milestones that Prometheus tells."""
+
+
+def operand_signal(alert: str) -> str:
+    """The signal name under which it is journalled how many series an alert's rule has to look at."""
+    return f"alert: {alert}"
 
 
 def milestones(experiment: AnyExperiment, history: History) -> dict[str, Milestone]:
@@ -86,7 +93,7 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
         own = _alert_states(alert.name, history, not_before=injected.at.earliest)
         firing = own.get("firing")
         for record, page in history.records(PageReceived):
-            mine = page.alert == alert.name and page.status == "firing"
+            mine = page.alert == alert.name and page.status == "firing" and alert.matches(page.labels)
             if firing is not None and mine and page.at.latest >= firing.at.earliest and _is_of(page, firing, history):
                 own.setdefault("paged", Milestone("paged", page.at, page.source, (record.seq,)))
         for what, milestone in own.items():
@@ -98,11 +105,15 @@ def _alert_states(alert: str, history: History, *, not_before: float) -> dict[st
     """When it was first pending (for the firing that counts), first fired, and was resolved for good.
 
     A flapping alert fires at its first firing and is resolved at its last resolution. A firing from before the
-    injection is not this drill's, and neither is its end.
+    injection is not this drill's, and neither is its end, nor what follows the run's own undo. An alert whose rule
+    has nothing to look at is resolved as well, so a resolution stands once data from after it is known.
     """
     own: dict[str, Milestone] = {}
+    began = history.undo_began
     for record, event in history.records(AlertTransition):
         if event.alert != alert or event.at.latest < not_before:
+            continue
+        if began is not None and record.seq > began.seq and event.at.earliest > began.at:
             continue
         milestone = Milestone(event.to, event.at, event.source, (record.seq,), note=_disagreement(history, event))
         match event.to:
@@ -115,7 +126,20 @@ def _alert_states(alert: str, history: History, *, not_before: float) -> dict[st
                 own["resolved"] = milestone
             case _:
                 pass
+    resolved = own.get("resolved")
+    looked = samples(history, operand_signal(alert))
+    if resolved is not None and looked:
+        after = next((one for one in looked if one.at >= resolved.at.latest), None)
+        if after is None:
+            del own["resolved"]
+        elif after.value is None:
+            words = f"its rule had nothing to look at then ({described(after)})"
+            own["resolved"] = replace(resolved, note=f"{NO_DATA}: {words}", evidence=(*resolved.evidence, after.seq))
     return own
+
+
+NO_DATA = "not known"
+"""How the note of a milestone begins that only lack of data shows."""
 
 
 def _is_of(page: PageReceived, firing: Milestone, history: History) -> bool:
@@ -126,13 +150,18 @@ def _is_of(page: PageReceived, firing: Milestone, history: History) -> bool:
 
 
 def _disagreement(history: History, event: AlertTransition) -> str:
-    """What to note where Alertmanager holds a different start of the same firing (its startsAt is that evaluation)."""
+    """What to note where evaluations are missing around it, or where Alertmanager holds a different start of the same
+    firing (its startsAt is that evaluation)."""
+    if event.missed > MISSED_EVALUATIONS:
+        return f"{NO_DATA}: {event.missed} evaluations of its rule were missed before it"
     held = [seen.starts_at for seen in history.all(NotifierSeen) if seen.alert == event.alert]
     if event.to != "firing" or not held or any(abs(at - event.evaluation) <= AGREEMENT for at in held):
         return ""
     return "Alertmanager's stamp differs by more than a millisecond"
 
 
+MISSED_EVALUATIONS = 1
+"""One evaluation that is missing only widens the bounds. Where more are, the chain that is judged was not at work."""
 AGREEMENT = 0.0015
 """Seconds: a millisecond, and half of one for rounding in either API."""
 
@@ -174,30 +203,96 @@ def _responders(history: History, found: dict[str, Milestone], firing: Milestone
         )
 
 
+@dataclass(slots=True)
+class _Window:
+    """A window of good samples, as far as it has come: since which sample, and the last instant known as bad before."""
+
+    known_bad: Instant
+    start: Instant | None = None
+    seq: int = 0
+    resolution: float = 0.0
+
+    def earliest(self) -> Instant:
+        """The earliest instant at which the change can have been."""
+        begun = self.known_bad if self.start is None else min(self.start, self.known_bad)
+        return begun - self.resolution
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is known (`surely`) of a condition, and what could be if everything unseen were good (`perhaps`)."""
+
+    surely: _Window
+    perhaps: _Window
+    newest: Instant
+    """The last sample's instant."""
+    doubt: Sampled | None = None
+    """The first sample in the present `perhaps` that is missing, or has samples missing before it."""
+    first: _Window | None = None
+    """The `perhaps` that first lasted long enough."""
+    first_doubt: Sampled | None = None
+    found: Milestone | None = None
+
+
 def held_since(history: History, signal: str, condition: Condition, *, not_before: float) -> Milestone | None:
     """When `condition` began to hold for its whole window, back-dated to the window's start, or None.
 
-    The earliest bound is the last sample that is known not to have held (less the samples' resolution), or
-    `not_before`: the true change lies between it and the window's first sample. A missing value or a hole between
-    samples breaks a window, so that no data never passes.
+    A missing value or a hole between samples breaks a window, so that no data never passes. The latest bound is the
+    first window that was seen whole. The earliest is the last sample that is known not to have held (less the
+    samples' resolution), or `not_before`, before the first window that may have been whole if all that was not seen
+    was good: the true change lies between them.
     """
-    known_bad = not_before
-    start: Sampled | None = None
-    for sample in samples(history, signal):
-        if sample.at < not_before:
-            continue
-        if sample.value is None:
-            start = None
-            continue
-        if not condition.holds(sample.value):
-            known_bad, start = sample.at, None
-            continue
-        start = sample if start is None or sample.hole else start
-        if sample.at - start.at >= condition.for_:
-            earliest = max(not_before, min(start.at, known_bad) - sample.resolution)
-            note = f"held for {condition.for_:g} s; back-dated to the start of that window"
-            return Milestone(
-                signal, Bounds(earliest=min(earliest, start.at), latest=start.at), f"Prometheus: {condition}",
-                (start.seq, sample.seq), note=note,
-            )  # fmt: skip
-    return None
+    return _held(history, signal, condition, not_before).found
+
+
+def may_have_held(history: History, signal: str, condition: Condition, *, not_before: float) -> str:
+    """Why it is not known whether the condition began to hold for its whole window while the run watched; "" where
+    what was seen shows that it did not. To be asked where `held_since` answers None."""
+    held = _held(history, signal, condition, not_before)
+    if held.first_doubt is not None:
+        return f"no data for {signal} ({described(held.first_doubt)})"
+    newest, until = held.newest, watched_until(history)
+    if until - newest <= trailing(history):
+        return ""
+    begun = held.perhaps.start if held.perhaps.start is not None else newest
+    if until - begun >= condition.for_:
+        return f"no data for {signal} in the last {until - newest:.1f} s that were watched"
+    return ""
+
+
+def _held(history: History, signal: str, condition: Condition, not_before: float) -> _Held:
+    def see(held: _Held, sample: Sampled) -> None:
+        if sample.at >= not_before and held.found is None:
+            _see(held, sample, signal, condition, not_before)
+
+    key = ("held", signal, condition, not_before)
+    start = lambda: _Held(_Window(not_before), _Window(not_before), not_before)  # noqa: E731
+    return history.folded(key, samples(history, signal), start, see)
+
+
+def _see(held: _Held, sample: Sampled, signal: str, condition: Condition, not_before: float) -> None:
+    """Take the next sample in. Nothing more is asked once the condition is known to have held."""
+    surely, perhaps = held.surely, held.perhaps
+    if sample.value is not None and not condition.holds(sample.value):
+        held.surely, held.perhaps, held.doubt = _Window(sample.at), _Window(sample.at), None
+        held.newest = sample.at
+        return
+    if sample.hole or sample.value is None:
+        held.doubt = held.doubt or sample
+        surely.start = None
+    if perhaps.start is None:
+        perhaps.start = max(held.newest, not_before) if sample.hole else sample.at
+        perhaps.resolution = sample.resolution
+    if surely.start is None and sample.value is not None:
+        surely.start, surely.seq = sample.at, sample.seq
+    held.newest = sample.at
+    if held.first is None and sample.at - perhaps.start >= condition.for_:
+        held.first, held.first_doubt = replace(perhaps), held.doubt
+    if held.first is None or surely.start is None or sample.at - surely.start < condition.for_:
+        return
+    earliest = max(not_before, held.first.earliest())
+    note = f"held for {condition.for_:g} s; back-dated to the start of that window"
+    held.found = Milestone(
+        signal, Bounds(earliest=min(earliest, surely.start), latest=surely.start), f"Prometheus: {condition}",
+        (surely.seq, sample.seq), note=note,
+    )  # fmt: skip

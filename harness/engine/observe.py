@@ -8,20 +8,21 @@ clock. A source that fails is told once as lost and once as back, and never read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Thread
-from typing import Protocol
+from typing import Literal, Protocol
 
-from harness.core.alerting import AlertSeries, transitions
-from harness.core.clock import Bounds, Clock, Instant
+from harness.core.alerting import AlertSeries, Transition, transitions
+from harness.core.clock import STEPPED, Bounds, Clock, Instant
 from harness.core.decide import abort_signal
-from harness.core.errors import DrillError
+from harness.core.errors import BadInput, DrillError
 from harness.core.event import (
     AlertSeen,
     AlertTransition,
     ChannelChanged,
+    ClockCompared,
     Event,
     NotifierSeen,
     PageReceived,
@@ -30,19 +31,23 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
 )
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import AnyExperiment, ExpectedAlert
 from harness.core.expressions import fits
 from harness.core.inbox import read as read_message
+from harness.core.milestone import operand_signal
 from harness.core.pods import pod_state
-from harness.core.verdict import guard_signal
+from harness.core.promql import counter_ranges, matchers, operand
+from harness.core.verdict import guard_signal, rule_channel
 from harness.ports.cluster import Cluster, WatchEvent
 from harness.ports.fault import PodSelector
-from harness.ports.metrics import Matcher, Metrics, Notifier, NotifierAlert, Pager, Rule, Series, Silence
+from harness.ports.metrics import ActiveAlert, Matcher, Metrics, Notifier, NotifierAlert, Pager, Rule, Series, Silence
 
 Emit = Callable[[Event], None]
 CURVE = "curve"
 _SCRAPE_SETTLES = 0.2
 """Seconds after which a scrape of an instant has surely been stored: sampling closer to now would alias."""
+_LATE = 0.5
+"""Seconds by which a scrape may be late and still be in time."""
 AGE = "time() - max(timestamp(up))"
 """How long ago Prometheus scraped anything. Where it stood still it repeats its newest samples for minutes, and a
 value that is repeated is not data. What one target withholds, Prometheus itself marks as stale."""
@@ -59,9 +64,32 @@ class Round(Protocol):
 
 def fresh_instants(metrics: Metrics, start: Instant, end: Instant, step: float, scrape: float) -> frozenset[Instant]:
     """The instants of a grid at which Prometheus had scraped anything lately. At all others it only repeats what it
-    knew before it stood still. One scrape may be late."""
-    oldest = 2 * scrape + 0.5
-    return frozenset(at for one in metrics.grid(AGE, start, end, step) for at, age in one.samples if age <= oldest)
+    knew before it stood still."""
+    return scraped(metrics, start, end, step, scrape)[0]
+
+
+def scraped(
+    metrics: Metrics, start: Instant, end: Instant, step: float, scrape: float
+) -> tuple[frozenset[Instant], Instant]:
+    """As `fresh_instants`, and the first instant from which on that cannot be told yet.
+
+    One scrape may be late, so a gap of two intervals between scrapes is none. Whether it is one only the next scrape
+    tells: until it has come, or is overdue, what Prometheus repeats is neither data nor the lack of it.
+    """
+    seen = {at: at - age for one in metrics.grid(AGE, start, end, step) for at, age in one.samples}
+    newest = max(seen.values(), default=start)
+    fresh: set[Instant] = set()
+    unsure: set[Instant] = set()
+    for at, last in seen.items():
+        if at - last <= scrape + _LATE:
+            fresh.add(at)
+            continue
+        following = min((one for one in seen.values() if one > last + _LATE), default=None)
+        if following is not None and following - last <= 2 * scrape + _LATE:
+            fresh.add(at)
+        elif following is None and end - newest <= 2 * scrape + _LATE:
+            unsure.add(at)
+    return frozenset(fresh), min(unsure, default=end + step)
 
 
 def signals(experiment: AnyExperiment) -> dict[str, str]:
@@ -73,9 +101,21 @@ def signals(experiment: AnyExperiment) -> dict[str, str]:
     return named
 
 
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a Prometheus round has told; replaced as a whole once a round has succeeded, so that a round that fails
+    half-way forgets nothing that was not told."""
+
+    states: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, tuple[Transition, ...]] = field(default_factory=dict)
+    sampled_to: float = 0.0
+    stalled: frozenset[str] = frozenset()
+
+
 @dataclass
 class PrometheusRound:
-    """Rules, raw ALERTS samples and signals, in phase with the rule group's evaluations."""
+    """Rules, raw ALERTS samples and signals, in phase with the rule group's evaluations. Its clock is compared again
+    behind every round: what is told was stamped between two comparisons."""
 
     metrics: Metrics
     experiment: AnyExperiment
@@ -85,72 +125,152 @@ class PrometheusRound:
     """Start of the run on our clock."""
     started_at: Instant
     name: str = "Prometheus"
-    _states: dict[str, str] = field(default_factory=dict)
-    _told: dict[str, int] = field(default_factory=dict)
-    _sampled_to: float = 0.0
+    _memory: _Memory = field(default_factory=_Memory)
 
     def look(self, now: Instant) -> tuple[list[Event], Instant]:
         """See `Round`."""
-        found: list[Event] = []
         theirs = now + self.offset.middle
-        rules = [r for r in self.metrics.rules() if any(r.alert == a.name for a in self.experiment.alerts)]
-        for rule in rules:
-            found += self._rule(rule, now)
-        found += self._signals(theirs)
-        found += self._restart()
-        return found, self._next(rules, now)
-
-    def _rule(self, rule: Rule, now: Instant) -> list[Event]:
+        loaded = self.metrics.rules()
+        rules = {alert.name: rule for alert in self.experiment.alerts if (rule := rule_of(alert, loaded)) is not None}
+        states, told = dict(self._memory.states), dict(self._memory.told)
         found: list[Event] = []
-        if self._states.get(rule.alert) != rule.state:
-            self._states[rule.alert] = rule.state
-            value = max((a.value for a in rule.active), default=None)
+        for alert in self.experiment.alerts:
+            if alert.name in rules:
+                found += self._rule(alert, rules[alert.name], active_of(alert, loaded), now, states, told)
+        stalled, stalls = self._stalls(rules, now)
+        samples, sampled_to = self._signals(theirs, rules)
+        restarted, (offset, clock) = self._restart(), self._compared()
+        was_set = self.offset.gap(offset) > STEPPED
+        self.offset = offset
+        if was_set:  # nothing of this round is sure to be stamped as it was read: the next one tells it
+            self._memory = replace(self._memory, sampled_to=0.0)
+            return [*restarted, *clock], now
+        self._memory = _Memory(states, told, sampled_to, stalled)
+        return [*restarted, *clock, *stalls, *found, *samples], self._next(list(rules.values()), now)
+
+    def _rule(
+        self,
+        alert: ExpectedAlert,
+        rule: Rule,
+        active: Sequence[ActiveAlert],
+        now: Instant,
+        states: dict[str, str],
+        told: dict[str, tuple[Transition, ...]],
+    ) -> list[Event]:
+        found: list[Event] = []
+        state = state_of(active)
+        if states.get(alert.name) != state:
+            states[alert.name] = state
+            value = max((a.value for a in active), default=None)
             evaluated = None if rule.last_evaluation is None else self._ours(rule.last_evaluation).latest
-            found.append(AlertSeen(alert=rule.alert, state=rule.state, evaluated_at=evaluated, value=value))
+            found.append(AlertSeen(alert=alert.name, state=state, evaluated_at=evaluated, value=value))
         window = max(now - self.since, 0.0) + 60.0
-        raw = self.metrics.raw(f'ALERTS{{alertname="{rule.alert}"}}', window)
         known = transitions(
-            [_alert_series(one) for one in raw],
+            [_alert_series(one) for one in self.metrics.raw(f"ALERTS{{{selector(alert)}}}", window)],
             interval=rule.interval,
             since=self.since + self.offset.earliest,
             evaluated=rule.last_evaluation,
         )
+        before = told.get(alert.name, ())
         found += [
             AlertTransition(
-                alert=rule.alert,
+                alert=alert.name,
                 to=transition.to,
                 at=transition.at.shifted(self.offset),
                 evaluation=transition.at.latest,
                 labels=dict(transition.labels),
                 source="Prometheus: raw ALERTS samples at the rule group's evaluations",
+                missed=transition.missed,
             )
-            for transition in known[self._told.get(rule.alert, 0) :]
+            for transition in untold(before, known)
         ]
-        self._told[rule.alert] = max(len(known), self._told.get(rule.alert, 0))
+        told[alert.name] = (*before, *untold(before, known))
         return found
 
-    def _signals(self, theirs: Instant) -> list[Event]:
-        """New samples of every signal on the grid of whole seconds (or of the scrape interval where it is longer)."""
+    def _stalls(self, rules: Mapping[str, Rule], now: Instant) -> tuple[frozenset[str], list[Event]]:
+        """Groups that are not evaluated although Prometheus answers: their alerts say nothing, not that all is well."""
+        late = {
+            name: now - self._ours(rule.last_evaluation).latest
+            for name, rule in rules.items()
+            if rule.last_evaluation is not None
+        }
+        stalled = frozenset(name for name, age in late.items() if age > _evaluated_within(rules[name].interval))
+        found: list[Event] = [
+            ChannelChanged(
+                channel=rule_channel(name),
+                up=False,
+                detail=f"not evaluated for {late[name]:.1f} s; it is due every {rules[name].interval:g} s",
+            )
+            for name in sorted(stalled - self._memory.stalled)
+        ]
+        found += [
+            ChannelChanged(channel=rule_channel(name), up=True) for name in sorted(self._memory.stalled - stalled)
+        ]
+        return stalled, found
+
+    def _signals(self, theirs: Instant, rules: Mapping[str, Rule]) -> tuple[list[Event], float]:
+        """New samples of every signal on the grid of whole seconds (or of the scrape interval where it is longer), and
+        up to where they go."""
         step = max(1.0, float(round(self.scrape_interval)))
         newest = ((theirs - _SCRAPE_SETTLES) // step) * step
-        if self._sampled_to == 0.0:
-            self._sampled_to = newest - step
-        if newest <= self._sampled_to:
-            return []
-        start = self._sampled_to + step
-        fresh = fresh_instants(self.metrics, start, newest, step, self.scrape_interval)
+        before = self._memory.sampled_to or newest - step
+        if newest <= before:
+            return [], before
+        start = before + step
+        grid = [start + i * step for i in range(round((newest - start) / step) + 1)]
+        fresh, unsure_from = scraped(self.metrics, start, newest, step, self.scrape_interval)
+        grid = [at for at in grid if at < unsure_from]
+        if not grid:
+            return [], before
+        resolution = self.scrape_interval + self.offset.width
         found: list[Event] = []
-        for name, query in signals(self.experiment).items():
-            series = self.metrics.grid(query, start, newest, step)
-            values = dict(series[0].samples) if len(series) == 1 else {}
-            values = {at: value for at, value in values.items() if at in fresh}
-            count = round((newest - start) / step) + 1
-            grid = [start + i * step for i in range(count)]
-            samples = tuple((self._middle(at), _finite(values.get(at))) for at in grid)
-            resolution = self.scrape_interval + self.offset.width
-            found.append(SignalRead(signal=name, samples=samples, resolution=resolution, step=step))
-        self._sampled_to = newest
-        return found
+        read = [(name, self._gridded(query, grid, step)) for name, query in signals(self.experiment).items()]
+        read += [
+            (operand_signal(alert.name), self._operand(alert, rules[alert.name], grid, step))
+            for alert in self.experiment.alerts
+            if alert.name in rules and operand(rules[alert.name].query)
+        ]
+        for name, (values, why) in read:
+            kept = {at: value for at, value in values.items() if at in fresh}
+            reasons = [why] * any(at not in values for at in grid if at in fresh)
+            reasons += [_STOOD_STILL] * any(at not in fresh for at in grid)
+            samples = tuple((self._middle(at), kept.get(at)) for at in grid)
+            found.append(
+                SignalRead(
+                    signal=name, samples=samples, resolution=resolution, step=step, missing="; ".join(reasons)
+                )
+            )  # fmt: skip
+        return found, grid[-1]
+
+    def _gridded(self, query: str, grid: Sequence[Instant], step: float) -> tuple[dict[Instant, float], str]:
+        """The values of a query on the grid, without those that are none, and what was there instead."""
+        series = self.metrics.grid(query, grid[0], grid[-1], step)
+        if len(series) != 1:
+            return {}, f"the query answers {len(series)} series" if series else "the query answers nothing"
+        values = dict(series[0].samples)
+        finite = {at: value for at, value in values.items() if _finite(value) is not None}
+        why = "the value is not a finite number" if len(finite) < len(values) else "the query answers nothing"
+        for counter in counter_ranges(query):
+            again = [one.samples for one in self.metrics.grid(f"resets({counter})", grid[0], grid[-1], step)]
+            reset = {at for samples in again for at, count in samples if count > 0}
+            if reset & finite.keys():
+                why = f"a counter was reset within {counter}"
+            finite = {at: value for at, value in finite.items() if at not in reset}
+        return finite, why
+
+    def _operand(
+        self, alert: ExpectedAlert, rule: Rule, grid: Sequence[Instant], step: float
+    ) -> tuple[dict[Instant, float], str]:
+        """How many series with a value the alert's rule has to look at. NaN is not equal to itself and so not one."""
+        looked = f"({operand(rule.query)})"
+        own = {name: value for name, value in alert.labels.items() if name not in rule.labels and name != "alertname"}
+        by = f" by ({', '.join(sorted(own))})" if own else ""
+        try:
+            series = self.metrics.grid(f"count{by} ({looked} == {looked})", grid[0], grid[-1], step)
+        except BadInput:  # a scalar, say: the rule then always has something to look at
+            return dict.fromkeys(grid, 1.0), ""
+        mine = [one for one in series if all(one.labels.get(name) == value for name, value in own.items())]
+        return (dict(mine[0].samples) if mine else {}), f"no value for {operand(rule.query)}"
 
     def _restart(self) -> list[Event]:
         started = self.metrics.started_at()
@@ -158,6 +278,9 @@ class PrometheusRound:
             return []
         self.started_at = started
         return [SourceRestarted(source="Prometheus", detail="its process is not the one that the run began with")]
+
+    def _compared(self) -> tuple[Bounds, list[Event]]:
+        return compared("Prometheus", self.offset, self.metrics.offset(), "instant query of time()")
 
     def _ours(self, stamp: Instant) -> Bounds:
         return Bounds.at(stamp).shifted(self.offset)
@@ -177,6 +300,85 @@ class PrometheusRound:
         return now + 1.0
 
 
+_STOOD_STILL = "Prometheus did not scrape"
+
+
+def _evaluated_within(interval: float) -> float:
+    """Seconds after the beginning of an evaluation in which another must have begun, so that the group is at work."""
+    return max(2.5 * interval, interval + 2.0)
+
+
+def rule_of(alert: ExpectedAlert, loaded: Sequence[Rule]) -> Rule | None:
+    """The rule that gives an expected alert: of those of its name the one whose own labels agree with the declared
+    ones in most of them, and contradict none. A label that a rule does not set may come from the series."""
+    fitting = [
+        rule
+        for rule in loaded
+        if rule.alert == alert.name
+        and all("{{" in rule.labels[n] or rule.labels[n] == v for n, v in alert.labels.items() if n in rule.labels)
+    ]
+    agreeing = lambda rule: sum(rule.labels.get(name) == value for name, value in alert.labels.items())  # noqa: E731
+    return max(fitting, key=agreeing, default=None)
+
+
+def active_of(alert: ExpectedAlert, loaded: Sequence[Rule]) -> tuple[ActiveAlert, ...]:
+    """The active instances that are the expected alert, of whichever rule of its name."""
+    return tuple(one for rule in loaded if rule.alert == alert.name for one in rule.active if alert.matches(one.labels))
+
+
+def state_of(active: Sequence[ActiveAlert]) -> Literal["inactive", "pending", "firing"]:
+    """The state of an alert, as people are paged: that of its furthest instance."""
+    if any(one.state == "firing" for one in active):
+        return "firing"
+    return "pending" if active else "inactive"
+
+
+def selector(alert: ExpectedAlert) -> str:
+    """The matchers that pick the alert's series."""
+    return matchers({**alert.labels, "alertname": alert.name})
+
+
+def untold(told: Sequence[Transition], known: Sequence[Transition]) -> Sequence[Transition]:
+    """What of `known` is new. Where Prometheus forgot what it had told, only what is later is."""
+    if [one.to for one in known[: len(told)]] == [one.to for one in told]:
+        return known[len(told) :]
+    return [one for one in known if one.at.earliest > told[-1].at.latest]
+
+
+def compared(peer: str, known: Bounds, again: Bounds, method: str) -> tuple[Bounds, list[Event]]:
+    """The offset of a peer's clock to go on with after another comparison, and what there is to tell: nothing where
+    they agree; more than drift is a clock that was set."""
+    gap = known.gap(again)
+    if gap == 0.0:
+        return known, []
+    offset = again if gap > STEPPED else known.hull(again)
+    return offset, [ClockCompared(peer=peer, offset=offset, method=method)]
+
+
+@dataclass
+class ClockRound:
+    """Compares a peer's clock again and again."""
+
+    peer: str
+    ask: Callable[[], Bounds]
+    offset: Bounds
+    method: str
+    every: float = 10.0
+    name: str = ""
+    _begun: bool = False
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"clock of {self.peer}"
+
+    def look(self, now: Instant) -> tuple[list[Event], Instant]:
+        """See `Round`. The first comparison is one pause after that of the preflight."""
+        found: list[Event] = []
+        if self._begun:
+            self.offset, found = compared(self.peer, self.offset, self.ask(), self.method)
+        self._begun = True
+        return found, now + self.every
+
+
 @dataclass
 class NotifierRound:
     """Alertmanager's alerts, and silences that acknowledge them."""
@@ -192,12 +394,13 @@ class NotifierRound:
     def look(self, now: Instant) -> tuple[list[Event], Instant]:
         """See `Round`."""
         found: list[Event] = []
+        known, acks = set(self._held), set(self._acks)
         for expected in self.experiment.alerts:
-            held = self.notifier.alerts(expected.name)
+            held = [alert for alert in self.notifier.alerts(expected.name) if expected.matches(alert.labels)]
             for alert in held:
                 key = (alert.fingerprint, alert.state, alert.starts_at, ",".join(alert.silenced_by))
-                if key not in self._held:
-                    self._held.add(key)
+                if key not in known:
+                    known.add(key)
                     found.append(
                         NotifierSeen(
                             alert=expected.name,
@@ -208,16 +411,18 @@ class NotifierRound:
                         )
                     )
             if held:
-                found += [
-                    self._acknowledged(silence)
+                answers = [
+                    silence
                     for silence in self.notifier.silences()
-                    if silence.id not in self._acks and any(acknowledges(silence, one) for one in held)
+                    if silence.id not in acks and any(acknowledges(silence, one) for one in held)
                 ]
+                acks |= {silence.id for silence in answers}
+                found += [self._acknowledged(silence) for silence in answers]
+        self._held, self._acks = known, acks
         return found, now + 1.0
 
     def _acknowledged(self, silence: Silence) -> ResponderActed:
         """A silence that covers the alert and began during the run. Its own start is the server's stamp."""
-        self._acks.add(silence.id)
         at = Bounds.at(silence.starts_at).shifted(self.offset)
         counted = at.latest >= self.since
         return ResponderActed(
@@ -263,6 +468,7 @@ class PagerRound:
                     starts_at=page.starts_at,
                     receiver=page.receiver,
                     source="pager: receipt of Alertmanager's webhook",
+                    labels=dict(page.labels),
                 )
             )
         return found, now + 1.0

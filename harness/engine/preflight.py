@@ -21,7 +21,7 @@ from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, Fau
 from harness.core.inbox import POLICY
 from harness.core.quantity import format_duration
 from harness.engine import guards
-from harness.engine.observe import covers, fresh_instants
+from harness.engine.observe import active_of, covers, fresh_instants, rule_of, state_of
 from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.engine.stopping import OPT_IN_LABEL
@@ -203,12 +203,13 @@ class Preflight:
         with self._check("expected alerts are loaded") as tell:
             loaded = self._peers.metrics.rules()
             for expected in self._experiment.alerts:
-                rule = next((r for r in loaded if r.alert == expected.name), None)
+                rule = rule_of(expected, loaded)
                 if rule is None:
                     names = ", ".join(sorted({r.alert for r in loaded})) or "none"
+                    labelled = "".join(f' {name}="{value}"' for name, value in sorted(expected.labels.items()))
                     raise Refused(
                         "alert-rule-missing",
-                        f"Prometheus has no alerting rule {expected.name}",
+                        f"Prometheus has no alerting rule {expected.name}{' with' if labelled else ''}{labelled}",
                         expected=f"a loaded rule of that name; loaded are: {names}",
                         remedy="load the rule, or correct `alerts` in the experiment",
                     )
@@ -228,7 +229,7 @@ class Preflight:
         scrape = max(intervals.values(), default=60.0)
         for expected in self._experiment.alerts:
             rule = rules[expected.name]
-            labels = {**rule.labels, "alertname": rule.alert}
+            labels = {**rule.labels, **expected.labels, "alertname": rule.alert}
             route = self._peers.notifier.route(labels)
             firing, _ = floor(scrape=scrape, evaluation=rule.interval, hold=rule.for_seconds)
             self._record(
@@ -268,18 +269,23 @@ class Preflight:
 
     def _quiet(self, rules: Mapping[str, Rule]) -> None:
         with self._check("no alert is active") as tell:
-            for rule in self._settled(rules).values():
-                if rule.state != "inactive":
-                    since = min((a.active_at for a in rule.active), default=None)
+            loaded = self._settled()
+            for expected in self._experiment.alerts:
+                active = active_of(expected, loaded)
+                if active:
+                    since = min((a.active_at for a in active), default=None)
                     raise Refused(
                         "alert-already-active",
-                        f"{rule.alert} is {rule.state} before anything was injected"
+                        f"{expected.name} is {state_of(active)} before anything was injected"
                         + (f", since {utc(since)}" if since is not None else ""),
                         expected="an inactive alert: one that fires already proves nothing",
                         remedy="wait until it is resolved, or find out what is wrong with the system",
                     )
             expected_severities = {r.labels.get("severity", "") for r in rules.values()}
-            for rule in self._peers.metrics.rules():
+            own = {expected.name for expected in self._experiment.alerts}
+            for rule in loaded:
+                if rule.alert in own:
+                    continue  # what is the drill's is inactive; another system's, told apart by labels, is not asked
                 if rule.state == "firing" and rule.labels.get("severity", "") in expected_severities - {""}:
                     raise Refused(
                         "foreign-alert-firing",
@@ -290,8 +296,10 @@ class Preflight:
             tell("the expected ones are inactive and none of the same severity fires")
         with self._check("no silence covers the alert") as tell:
             silences = self._peers.notifier.silences()
-            for rule in rules.values():
-                muting = [s for s in silences if covers(s, {**rule.labels, "alertname": rule.alert})]
+            for expected in self._experiment.alerts:
+                rule = rules[expected.name]
+                labels = {**rule.labels, **expected.labels, "alertname": rule.alert}
+                muting = [s for s in silences if covers(s, labels)]
                 if muting:
                     raise Refused(
                         "alert-silenced",
@@ -301,15 +309,16 @@ class Preflight:
                     )
             tell(f"{len(silences)} silences looked at")
 
-    def _settled(self, rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
-        """The expected rules as they are now. Where a dead run was just undone its alert is still on its way out, so
-        it is given time; an alert that nobody of us caused is given none."""
+    def _settled(self) -> list[Rule]:
+        """The loaded rules as they are now. Where a dead run was just undone its alert is still on its way out, so it
+        is given time; an alert that nobody of us caused is given none."""
         deadline = self._clock.now() + RESOLVE_GRACE
-        while self._recovered and any(rule.state != "inactive" for rule in rules.values()):
+        loaded = self._peers.metrics.rules()
+        while self._recovered and any(active_of(alert, loaded) for alert in self._experiment.alerts):
             if self._clock.now() >= deadline or not self._wait(1.0):
                 break
-            rules = {rule.alert: rule for rule in self._peers.metrics.rules() if rule.alert in rules}
-        return rules
+            loaded = self._peers.metrics.rules()
+        return loaded
 
     def _plans(self) -> None:
         for spec in self._experiment.faults:

@@ -133,7 +133,8 @@ def _alerting(experiment: AnyExperiment, history: History, found: dict[str, Mile
     expected = {alert.name for alert in experiment.alerts}
     others: dict[str, list[int]] = {}
     for record, page in history.records(PageReceived):
-        if page.alert not in expected and page.status == "firing":
+        mine = any(alert.name == page.alert and alert.matches(page.labels) for alert in experiment.alerts)
+        if not mine and page.status == "firing":
             others.setdefault(page.alert, []).append(record.seq)
     for alert, cited in sorted(others.items()):
         detail = f"{plural(len(cited), 'page')} for an alert that this experiment does not expect"

@@ -217,6 +217,7 @@ class _Session:
         on_view: Callable[[View], None] | None,
     ) -> None:
         from harness.engine.observe import (
+            ClockRound,
             InboxTracker,
             NotifierRound,
             PagerRound,
@@ -258,6 +259,10 @@ class _Session:
         feed.poll(NotifierRound(peers.notifier, experiment, offsets.alertmanager, since))
         if peers.pager is not None and offsets.pager is not None:
             feed.poll(PagerRound(peers.pager, offsets.pager, since))
+            feed.poll(ClockRound("pager", peers.pager.offset, offsets.pager, "its own stamp"))
+        by_date = "HTTP Date header, whole seconds"
+        feed.poll(ClockRound("API server", cluster.offset, offsets.api, by_date))
+        feed.poll(ClockRound("Alertmanager", peers.notifier.offset, offsets.alertmanager, by_date))
         inbox = InboxTracker(verified=ready.inbox_verified, offset=offsets.api, since=since, clock=self._clock)
         feed.watch("inbox", cluster, "ConfigMap", namespace, f"{INBOX_LABEL}=true", inbox.update)
         marker, opted_in = marker_switch(), opt_in_switch(namespace)

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.clock import Bounds
+from harness.core.decide import _tripped
 from harness.core.errors import ExitCode
 from harness.core.event import (
     AlertTransition,
     ChannelChanged,
     CleanChecked,
+    ClockCompared,
     EffectProved,
     Event,
     InjectDone,
@@ -28,10 +30,11 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
     UndoDone,
+    UndoStarted,
 )
 from harness.core.experiment import AnyExperiment, Condition, Experiment, FaultSpec, Sla
 from harness.core.history import History
-from harness.core.milestone import held_since, milestones
+from harness.core.milestone import held_since, may_have_held, milestones, operand_signal
 from harness.core.verdict import Verdict, guard_signal, judge, judge_sla
 
 ALERT = "HighQueueDepth"
@@ -333,7 +336,8 @@ GUARD = guard_signal(GUARDED.must_hold[0])
     ],
 )  # fmt: skip
 def test_a_guard_passes_only_on_data(drawn: list[float | None], verdict: Verdict) -> None:
-    seen = whole(read(GUARD, 21, drawn))
+    end = 2.0 + len(drawn)
+    seen = history(*BROKEN[:3], read(GUARD, 2, drawn), (end, RunEnded(reason="complete", detail="")))
     assert judge(GUARDED, seen).guards[0].verdict is verdict
 
 
@@ -409,3 +413,146 @@ def test_judging_is_a_pure_function_of_the_journal(drawn: list[Entry]) -> None:
     entries = [*BROKEN, alert("firing", 20), *sorted(drawn, key=lambda e: e[0])]
     assert judge(experiment(), history(*entries)) == judge(experiment(), history(*entries))
     assert set(milestones(experiment(), history(*entries))) <= experiment().milestones()
+
+
+def holes(drawn: list[float | None], kinds: list[int]) -> History:
+    """Samples of which some have no value, and some are not there at all."""
+    entries = [
+        read("recovered", 20.0 + i, [None if kind == 1 else value])
+        for i, (value, kind) in enumerate(zip(drawn, kinds, strict=False))
+        if kind != 2
+    ]
+    return history(*entries)
+
+
+@given(
+    st.lists(st.sampled_from([5.0, 25.0]), min_size=12, max_size=40),
+    st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=40, max_size=40),
+)
+def test_the_true_recovery_is_never_outside_of_what_is_known(truth: list[float | None], kinds: list[int]) -> None:
+    known = held_since(history(read("recovered", 20, truth)), "recovered", RECOVERED, not_before=20)
+    seen = holes(truth, kinds)
+    if len(seen) == 0:
+        return
+    held = held_since(seen, "recovered", RECOVERED, not_before=20)
+    if held is not None:
+        assert known is not None
+        assert held.at.earliest <= known.at.latest <= held.at.latest
+    elif known is not None:
+        assert may_have_held(seen, "recovered", RECOVERED, not_before=20)
+
+
+def test_what_was_seen_whole_leaves_no_doubt_that_it_did_not_hold() -> None:
+    seen = history(read("recovered", 20, [60.0, *[10.0] * 8, 60.0]))
+    assert may_have_held(seen, "recovered", RECOVERED, not_before=20) == ""
+
+
+def test_what_the_runs_own_undo_mended_is_no_recovery() -> None:
+    sick = read("recovered", 20, [60.0] * 9)
+    mended = (60.0, read("recovered", 29, [*[60.0] * 3, *[10.0] * 20])[1])
+    undone = (31.0, UndoStarted(fault="memory"))
+    with_undo = history(*BROKEN, alert("firing", 20), sick, undone, alert("resolved", 45), mended)
+    found = milestones(experiment(), with_undo)
+    assert not {"recovered", "resolved"} & found.keys()
+    without = history(*BROKEN, alert("firing", 20), sick, alert("resolved", 45), mended)
+    assert {"recovered", "resolved"} <= milestones(experiment(), without).keys()
+
+
+# What Prometheus does not say
+
+RESOLVED = Sla.model_validate({"from": "firing", "to": "resolved", "within": "60s"})
+OPERAND = operand_signal(ALERT)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"), [([1, 1, 1, 1], Verdict.MET), ([1, None, None, 1], Verdict.UNDECIDED), ([1], None)]
+)
+def test_a_resolution_stands_once_its_rule_is_known_to_have_had_data(
+    values: list[float | None], verdict: Verdict | None
+) -> None:
+    seen = whole(alert("resolved", 30), read(OPERAND, 29.4, values))
+    found = milestones(experiment(), seen)
+    assert ("resolved" in found) is (verdict is not None)
+    if verdict is not None:
+        assert judge_sla(RESOLVED, found, seen, experiment()).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([1.0] * 290, Verdict.MISSED), ([None] * 290, Verdict.UNDECIDED),
+        ([1.0] * 100 + [None] * 190, Verdict.UNDECIDED),
+        ([1.0] * 181 + [None] * 109, Verdict.MISSED), ([None] + [1.0] * 289, Verdict.MISSED),
+    ],
+)  # fmt: skip
+def test_an_alert_that_never_fired_is_missed_only_on_a_whole_bound_of_data(
+    values: list[float | None], verdict: Verdict
+) -> None:
+    seen = history(*BROKEN, read(OPERAND, 9, values), *ENDED)
+    (row,) = judge(experiment(), seen).alerts
+    assert row.verdict is verdict
+    if verdict is Verdict.UNDECIDED:
+        assert "had nothing to look at" in row.reason
+
+
+@pytest.mark.parametrize(("missed", "verdict"), [(0, Verdict.MET), (1, Verdict.MET), (2, Verdict.UNDECIDED)])
+def test_a_firing_among_evaluations_that_were_missed_is_undecided(missed: int, verdict: Verdict) -> None:
+    fired = AlertTransition(
+        alert=ALERT, to="firing", at=Bounds(earliest=19, latest=20), evaluation=20, source="Prometheus: ALERTS",
+        missed=missed,
+    )  # fmt: skip
+    seen = history(*BROKEN, (20.0, fired), act("acknowledged", 22), *ENDED)
+    assert judge_sla(ACK, milestones(experiment(), seen), seen).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("offset", "at", "verdict"),
+    [
+        (0.05, 25.0, Verdict.MET), (3.0, 25.0, Verdict.UNDECIDED), (-3.0, 25.0, Verdict.UNDECIDED),
+        (3.0, 200, Verdict.MET),
+    ],
+)  # fmt: skip
+def test_a_clock_that_was_set_leaves_what_is_told_later_undecided(offset: float, at: float, verdict: Verdict) -> None:
+    def compared(when: float, middle: float) -> Entry:
+        bounds = Bounds(earliest=middle - 0.01, latest=middle + 0.01)
+        return when, ClockCompared(peer="Prometheus", offset=bounds, method="m")
+
+    rest = sorted([compared(at, offset), alert("resolved", 30), read("recovered", 22, [60, *[10] * 9])],
+                  key=lambda entry: entry[0])  # fmt: skip
+    seen = history(compared(0.0, 0.0), *BROKEN[1:], alert("firing", 20), *rest, *ENDED)
+    assert judge_sla(RESOLVED, milestones(experiment(), seen), seen).verdict is verdict
+
+
+def test_an_alert_is_told_by_its_labels_too() -> None:
+    labelled = experiment(
+        alerts=[{"name": ALERT, "within": "3m", "of": "memory.effective", "labels": {"service": "api"}}]
+    )
+
+    def page(at: float, **labels: str) -> Entry:
+        bounds = Bounds.at(at)
+        return at, PageReceived(
+            alert=ALERT, status="firing", at=bounds, starts_at=at, receiver="r", source="pager", labels=labels
+        )
+
+    seen = history(*BROKEN, alert("firing", 20), page(21, service="other"), page(22), page(23, service="api", x="y"))
+    assert milestones(labelled, seen)["paged"].at == Bounds.at(23)
+    assert milestones(experiment(), seen)["paged"].at == Bounds.at(21)
+
+
+@settings(deadline=None)
+@given(later_events, st.randoms(use_true_random=False))
+def test_judging_along_the_way_changes_no_judgement(drawn: list[Entry], random: Any) -> None:
+    guarded = experiment(
+        must_hold=[{"name": "spend", "query": "b", "below": 1}], abort=[{"name": "deep", "query": "q", "above": 50}]
+    )
+    entries = [*BROKEN, alert("firing", 20), *sorted(drawn, key=lambda e: e[0]), *ENDED]
+    growing = History()
+    for record in history(*entries):
+        growing.append(record)
+        if random.random() < 0.5:
+            judge(guarded, growing)
+            _tripped(guarded, growing)
+    anew = history(*entries)
+    assert judge(guarded, growing) == judge(guarded, anew)
+    assert _tripped(guarded, growing) == _tripped(guarded, anew)
+    assert growing.open_faults() == anew.open_faults()

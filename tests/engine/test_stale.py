@@ -6,6 +6,7 @@ import pytest
 
 from harness.core.errors import Refused
 from harness.core.event import ChannelChanged, SignalRead
+from harness.core.milestone import operand_signal
 from harness.core.verdict import Verdict, judge
 from harness.engine.observe import PrometheusRound, signals
 from tests.fakes.drill import Drill, fired
@@ -28,7 +29,8 @@ def test_what_prometheus_repeats_while_it_stands_still_is_no_data() -> None:
     world.run_for(5.0)
     events, _ = round_.look(world.clock.now())
     reads = [event for event in events if isinstance(event, SignalRead)]
-    assert {read.signal for read in reads} == set(signals(drill.experiment))
+    assert {read.signal for read in reads} == {*signals(drill.experiment), operand_signal("HighQueueDepth")}
+    assert all("Prometheus did not scrape" in read.missing for read in reads)
     for read in reads:
         missing = [at for at, value in read.samples if value is None]
         assert missing

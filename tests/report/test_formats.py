@@ -350,6 +350,8 @@ def stopped() -> Report:
     journals.preflight(writer)
     journals.injected(writer)
     journals.paged(writer)
+    for name in ("mitigated", "recovered"):
+        writer.add(10, journals.signal(name, ((float(t), 95.0) for t in range(10)), step=1.0))
     writer.add(10, RunEnded(reason="stopped", detail="stopped: SIGINT asked for it"))
     return build(journals.experiment().tuned("smoke"), writer.history)
 

@@ -228,6 +228,8 @@ class TestRunsThatEndedOtherwise:
         journals.preflight(writer)
         journals.injected(writer)
         journals.paged(writer)
+        for name in ("mitigated", "recovered"):
+            writer.add(600, journals.signal(name, ((float(t), 95.0) for t in range(600)), step=1.0))
         writer.add(600, RunEnded(reason="timeout", detail="timeout: the run's 600 s are over; still open: everything"))
         made = build(journals.experiment().tuned("smoke"), writer.history)
         assert made.headline.sentence.startswith(

@@ -108,6 +108,8 @@ class Drill:
 
     def ended(self, *, clean: bool = True) -> Drill:
         self.acknowledged()
+        deep = tuple((BEGAN + 20.0 + i, 140.0) for i in range(20))
+        self.add(40.0, SignalRead(signal="recovered", samples=deep, resolution=1.0, step=1.0))
         self.add(40.0, Decided(intent="undo memory", why="timeout: over"), UndoStarted(fault="memory"))
         outcome = "restored" if clean else "failed"
         self.add(41.0, UndoDone(fault="memory", outcome=outcome, at=bounds(40.0, 41.0)))

@@ -1,0 +1,80 @@
+"""What can be said of a PromQL expression by reading it, without a parser of the whole language.
+
+Both questions are asked to doubt more, never to conclude: where an expression is too clever for these functions they
+answer nothing, and whoever asked has one doubt less.
+"""
+
+from __future__ import annotations
+
+import re
+
+_COMPARES = re.compile(r"==|!=|>=|<=|>|<")
+_SETS = re.compile(r"\b(?:and|or|unless)\b", re.IGNORECASE)
+_COUNTS = re.compile(r"\b(?:rate|irate|increase)\s*\(")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf)", re.IGNORECASE)
+_MODIFIED = re.compile(r"(?:bool|on|ignoring|group_left|group_right)\b", re.IGNORECASE)
+_HIDDEN = "\0"
+
+
+def operand(query: str) -> str:
+    """What a rule such as `max(depth) > 50` looks at: `max(depth)`. Where that has no value the rule says nothing,
+    whether or not all is well. Empty where the expression is not one comparison."""
+    shown = _outermost(query)
+    found = list(_COMPARES.finditer(shown))
+    if not found or _SETS.search(shown):
+        return ""
+    left, right = query[: found[-1].start()].strip(), query[found[-1].end() :].strip()
+    if not _NUMBER.fullmatch(left):
+        return left
+    return "" if _MODIFIED.match(right) or _NUMBER.fullmatch(right) else right
+
+
+def counter_ranges(query: str) -> tuple[str, ...]:
+    """The range vectors whose growth is measured: `errors_total[5m]` of `sum(rate(errors_total[5m]))`."""
+    shown = _unquoted(query)
+    found: dict[str, None] = {}
+    for match in _COUNTS.finditer(shown):
+        depth, at = 1, match.end()
+        while at < len(shown) and depth:
+            depth += {"(": 1, ")": -1}.get(shown[at], 0)
+            at += 1
+        if not depth:
+            found.setdefault(query[match.end() : at - 1].strip())
+    return tuple(found)
+
+
+def matchers(labels: dict[str, str]) -> str:
+    """The inside of a selector's braces for labels that must be equal, with their values escaped."""
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in sorted(labels.items()))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _unquoted(query: str) -> str:
+    """The expression with strings and comments hidden, of the same length."""
+    shown, quote, at = list(query), "", 0
+    while at < len(query):
+        char = query[at]
+        if quote:
+            shown[at] = _HIDDEN
+            if char == "\\" and quote not in "`#":
+                shown[at : at + 2] = _HIDDEN * len(query[at : at + 2])
+                at += 1
+            elif char == quote or (quote == "#" and char == "\n"):
+                quote = ""
+        elif char in "\"'`#":
+            quote, shown[at] = char, _HIDDEN
+        at += 1
+    return "".join(shown)
+
+
+def _outermost(query: str) -> str:
+    """The expression with strings and all that is inside brackets hidden, of the same length."""
+    depth, shown = 0, []
+    for char in _unquoted(query):
+        depth -= char in ")}]"
+        shown.append(char if depth == 0 else _HIDDEN)
+        depth += char in "({["
+    return "".join(shown)
