@@ -22,9 +22,11 @@ import signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 held = bytearray(b"x") * ({mib} << 20)
 door = socket.create_server(("", 8080))
-signal.pause()
+while True:
+    door.accept()[0].close()
 """
-"""Holds memory, is ready once it does, and leaves at once when told to."""
+"""Holds memory, is ready once it does, and leaves at once when told to. It takes each probe's connection: a queue of
+connections that nobody takes is full after some minutes, and then it would be ready no more."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--fault", help="only this kind")
     parser.add_argument("--every", type=int, default=1, help="only every n-th step")
-    parser.add_argument("--jobs", type=int, default=6, help="namespaces in which trials run at the same time")
+    parser.add_argument("--jobs", type=int, default=14, help="namespaces in which trials run at the same time")
     parser.add_argument("--out", type=Path, default=Path("runs/torture.json"))
     given = parser.parse_args()
     lines = Lines(sys.stdout)
