@@ -18,7 +18,7 @@ from harness.core.experiment import AnyExperiment, Experiment, FaultSpec
 from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL, message
 from harness.core.verdict import Judgement, judge
-from harness.engine.lease import Lease
+from harness.engine.lease import Keeper, Lease
 from harness.engine.observe import ClockRound, InboxTracker, NotifierRound, PagerRound, PrometheusRound, ThreadedFeed
 from harness.engine.preflight import Peers, Preflight, Ready
 from harness.engine.runner import Context, Recorder, Runner
@@ -144,10 +144,13 @@ class Drill:
         try:
             self.prometheus.start()
             self.scenario.prepare(self)
-            ready = self._preflight()
-            for helper in helpers:
-                helper.start()
-            self._drill(ready)
+            self.prepare()
+            self.lease.acquire(self._wait, lambda _: None)
+            with Keeper(self.lease, self._failed_lock):
+                ready = self._preflight()
+                for helper in helpers:
+                    helper.start()
+                self._drill(ready)
         finally:
             self._over.set()
             self._feed.close()
@@ -175,19 +178,23 @@ class Drill:
 
     # ---------------------------------------------------------------------------------------- parts
 
-    def _preflight(self) -> Ready:
+    def prepare(self) -> None:
+        """What the cluster holds, and the lock to come."""
         for body in _objects():
             self.cluster.put(body)
+        self.lease = Lease(self.cluster, self.clock, NAMESPACE, "run-1")
+
+    def _failed_lock(self, why: str) -> None:
+        self._failed.append(AssertionError(why))
+
+    def _preflight(self) -> Ready:
         self.recorder = Recorder(MemoryJournal(), self.history, self.clock, lambda _: None)
         peers = Peers(self.cluster, self.metrics, self.notifier, self.pager)
         self.faults = {Flip.kind: Flip(self)}
         checks = Preflight(
             self.experiment, peers, self.faults, self.clock, self.recorder.add, self._wait, lambda _: None
         )
-        identity = checks.guards()
-        self._lease = Lease(self.cluster, self.clock, NAMESPACE, "run-1")
-        self._lease.acquire(lambda _: False, lambda _: None)
-        return checks.run(identity)
+        return checks.run(checks.guards())
 
     def _wait(self, seconds: float) -> bool:
         time.sleep(seconds)
@@ -216,7 +223,7 @@ class Drill:
             clock=self.clock,
             feed=feed,
             faults=self.faults,
-            lock=self._lease,
+            lock=self.lease,
             on_tick=lambda _: None,
             on_injected=lambda _: None,
         )
@@ -288,7 +295,7 @@ class Flip:
         self._drill = drill
 
     def plan(self, spec: FaultSpec, namespace: str, cluster: Cluster) -> FaultPlan:
-        return FaultPlan("flip", (), (), pods=1, objects=1, undo={"depth": SHALLOW})
+        return FaultPlan("flip", targets=(), changes=(), pods=1, objects=1, undo={"depth": SHALLOW})
 
     def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
         if not dry_run:

@@ -104,7 +104,7 @@ class Exporter:
         self.status = 200
         self.slow = 0.0
         """For how many seconds whoever reads from elsewhere waits."""
-        self._base, self._since = 1000.0, time.monotonic()
+        self._base, self._since, self._crashing = 1000.0, time.monotonic(), False
         self._hang, self._closed = threading.Event(), threading.Event()
         self._hang.set()
         self._server = Server(self._answer)
@@ -114,9 +114,10 @@ class Exporter:
         """Let the counter grow by that many a second from now on."""
         self._base, self._since, self.errors = self._count(), time.monotonic(), errors
 
-    def restart(self) -> None:
-        """Begin to count at nothing again, as a process does that died."""
-        self._base, self._since = 0.0, time.monotonic()
+    def crash(self) -> None:
+        """Die before every scrape from now on, and have counted less each time."""
+        self.rate(0.0)
+        self._crashing = True
 
     def hang(self) -> None:
         """Take connections and answer none, until the end."""
@@ -129,6 +130,8 @@ class Exporter:
         self._server.close()
 
     def _count(self) -> float:
+        if self._crashing:
+            self._base /= 2.0
         return self._base + self.errors * (time.monotonic() - self._since)
 
     def _answer(self, path: str) -> tuple[int, str, bytes]:
