@@ -10,7 +10,7 @@ export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test check e2e down clean lock runtime dev
+.PHONY: help drill test check e2e peers down clean lock runtime dev
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
@@ -38,6 +38,9 @@ check: dev ## Lint, format, types, layers
 e2e: dev ## Only the tests on a real cluster
 	$(VENV)/python -m pytest -m cluster -v
 
+peers: dev ## Compare with Chaos Toolkit on the real cluster; renews benchmarks/peers.json
+	DRILL_PEERS_FIGURES=benchmarks/peers.json $(VENV)/python -m pytest -m cluster tests/peers -q
+
 down: runtime ## Take the local cluster down and leave nothing behind
 	@$(VENV)/drill cluster down
 
@@ -50,6 +53,7 @@ LOCK = $(VENV)/uv pip compile --quiet --generate-hashes --no-emit-index-url --un
 lock: dev ## Renew requirements/*.lock from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group build -o requirements/runtime.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) --group pyproject.toml:peers -o requirements/peers.lock
 
 runtime:
 	@tools/bootstrap.sh runtime
