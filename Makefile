@@ -27,7 +27,7 @@ drill: runtime ## Run the drill EXP, set-up included
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster"
-	$(VENV)/python -m pytest -m cluster
+	$(VENV)/python -m pytest -m "cluster and not peers"
 
 check: dev ## Lint, format, types, layers
 	$(VENV)/ruff check .
@@ -40,10 +40,10 @@ torture: dev ## Kill the harness at every step on the local cluster, and see tha
 	$(VENV)/python -m tests.torture $(ARGS)
 
 e2e: dev ## Only the tests on a real cluster
-	$(VENV)/python -m pytest -m cluster -v
+	$(VENV)/python -m pytest -m "cluster and not peers" -v
 
 peers: dev ## Compare with Chaos Toolkit on the real cluster; renews benchmarks/peers.json
-	DRILL_PEERS_FIGURES=benchmarks/peers.json $(VENV)/python -m pytest -m cluster tests/peers -q
+	DRILL_PEERS_FIGURES=benchmarks/peers.json $(VENV)/python -m pytest -m peers -q
 
 down: runtime ## Take the local cluster down and leave nothing behind
 	@$(VENV)/drill cluster down

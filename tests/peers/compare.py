@@ -168,13 +168,13 @@ class Bench:
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))
 
-    def command(self, *arguments: str) -> list[str]:
-        """The tool's run; with arguments, another command of `drill`."""
+    def command(self, *arguments: str, runs: str = "elsewhere") -> list[str]:
+        """The tool's run; with arguments, another command of `drill`, which has nothing of the run's own folder unless
+        it is named."""
         if self.case.tool == "toolkit":
             return toolkit.command(self._chaos, self.work, self.case.strategy)
-        runs = "runs" if not arguments else "elsewhere"  # whoever comes next has nothing of the dead run's folder
         where = ("--cluster", "context", "--context", self._access.context, "--kubeconfig",
-                 str(self.work / "kubeconfig"), "--runs", str(self.work / runs))  # fmt: skip
+                 str(self.work / "kubeconfig"), "--runs", str(self.work / (runs if arguments else "runs")))  # fmt: skip
         words = arguments or ("run", str(self.work / f"{NAME}.yaml"), "--no-setup")
         return [sys.executable, "-m", "harness.cli", *words, *where]
 
@@ -219,7 +219,7 @@ class Bench:
         if not runs:
             return "none"
         events = [decode(line).event for line in runs[0].read_text().splitlines() if line.endswith("}")]
-        ended = next((event.reason for event in events if isinstance(event, RunEnded)), "not ended")
+        ended = next((event.reason for event in reversed(events) if isinstance(event, RunEnded)), "not ended")
         write = next((event.outcome for event in events if isinstance(event, InjectDone)), "not begun")
         return f"{ended}, the write {write}"
 
@@ -394,7 +394,7 @@ def _next(bench: Bench, row: Row) -> Row:
             return replace(row, next_replicas=row.replicas)
         process = bench.start("next", bench.command())
         try:
-            ended = _wait(process, 45.0)
+            ended = _wait(process, 120.0)
             told = _last(bench.output("next"))
             return replace(
                 row, next_command="the same `chaos run` again", next_exit_code=ended, next_said=told,
@@ -405,7 +405,16 @@ def _next(bench: Bench, row: Row) -> Row:
     status, told = bench.finish("status", bench.command("status", "--namespace", bench.namespace))
     force = ("--force",) if bench.case.trouble.startswith("somebody else") else ()
     code, said = bench.finish("recover", bench.command("recover", "--namespace", bench.namespace, *force))
-    extra = {**row.extra, "status_exit_code": status, "status_said": told.strip(), "leftovers": bench.leftovers()}
+    home = bench.command("recover", "--namespace", bench.namespace, runs="runs")
+    at_home, _ = bench.finish("home", home)  # takes the note that `recover` left into the dead run's journal
+    extra = {
+        **row.extra,
+        "status_exit_code": status,
+        "status_said": told.strip(),
+        "home_exit_code": at_home,
+        "journal_in_the_end": bench.journal(),
+        "leftovers": bench.leftovers(),
+    }
     words = " ".join(("drill", "recover", *force))
     return replace(
         row, next_command=f"`{words}`", next_exit_code=code, next_said=_last(said), next_replicas=bench.replicas(),

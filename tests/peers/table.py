@@ -24,7 +24,7 @@ def table(figures: dict[str, Any]) -> str:
             row["trouble"],
             row["title"],
             _exit(row["exit_code"]),
-            "never" if row["back_after"] is None else f"{row['back_after']:.1f} s",
+            _back(row, figures["replicas_before"]),
             str(row["replicas"]),
             row["journal"],
             f"{row['next_command']}: exit {_exit(row['next_exit_code'])}" if row["next_command"] else "not needed",
@@ -43,6 +43,12 @@ def figures_only(figures: dict[str, Any]) -> dict[str, Any]:
         return {**kept, "extra": numbers}
 
     return {**figures, "rows": [plain(row) for row in figures["rows"]]}
+
+
+def _back(row: dict[str, Any], before: int) -> str:
+    if row["extra"].get("replicas_under_the_first") == before:
+        return "at once, under the first run"
+    return "never" if row["back_after"] is None else f"{row['back_after']:.1f} s"
 
 
 def _exit(code: int | None) -> str:

@@ -19,7 +19,7 @@ from tests.peers.compare import AFTER, BEFORE, CASES, TROUBLES, compare
 from tests.peers.table import figures_only, table
 from tests.peers.toolkit import NotInstalled
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.peers]
 
 Rows = dict[str, dict[str, Any]]
 
@@ -72,6 +72,7 @@ def test_sigkill_in_the_middle_is_told_and_undone_from_the_cluster_alone(rows: R
     assert row["journal"] != "none"
     assert row["replicas"] == BEFORE or "fewer is in force" in row["extra"]["status_said"]
     assert (row["next_exit_code"], row["next_replicas"]) == (0, BEFORE)
+    assert row["extra"]["journal_in_the_end"].startswith("recovered")
 
 
 def test_a_second_run_is_refused_and_leaves_the_first_alone(rows: Rows) -> None:
@@ -105,4 +106,4 @@ def test_a_write_whose_reply_was_lost_is_undone(rows: Rows) -> None:
 def test_in_the_end_nothing_is_left(rows: Rows, trouble: str) -> None:
     row = rows[trouble]
     assert row["next_replicas"] == BEFORE
-    assert row["extra"]["leftovers"] == []
+    assert (row["extra"]["home_exit_code"], row["extra"]["leftovers"]) == (0, [])
