@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event as Flag
@@ -89,7 +90,8 @@ GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Ex
     ],
 )
 def test_a_read_survives_what_passes(trouble: Step) -> None:
-    with cluster(trouble, answer(config(7, color="red"))) as (kube, server):
+    patient = replace(QUICK, budget=20.0)
+    with cluster(trouble, answer(config(7, color="red")), timing=patient) as (kube, server):
         assert kube.get(THERE)["data"] == {"color": "red"}
         assert len(server.asked) == 2
 

@@ -37,9 +37,9 @@ def transport(*steps: Step) -> Iterator[tuple[HttpTransport, Peer]]:
 
 
 @contextmanager
-def prometheus(*steps: Step) -> Iterator[tuple[Prometheus, Peer]]:
+def prometheus(*steps: Step, budget: float = 0.5) -> Iterator[tuple[Prometheus, Peer]]:
     with transport(*steps) as (made, server):
-        metrics = Prometheus(made.endpoint, made, now=time.time, stop=Flag(), budget=0.5, limits=LIMITS)
+        metrics = Prometheus(made.endpoint, made, now=time.time, stop=Flag(), budget=budget, limits=LIMITS)
         try:
             yield metrics, server
         finally:
@@ -195,7 +195,7 @@ def test_an_expression_that_fails_on_the_data_is_no_answer() -> None:
     "trouble", [answer({"error": "x"}, 503), cut, silence, answer(b"<html>"), answer({"status": "success"})]
 )
 def test_queries_survive_what_passes_and_give_up_on_what_does_not(trouble: Step) -> None:
-    with prometheus(trouble, data([])) as (metrics, _):
+    with prometheus(trouble, data([]), budget=20.0) as (metrics, _):
         assert metrics.vector("up") == []
     with prometheus(trouble) as (metrics, server):
         with pytest.raises(Unreachable, match="'up'"):
