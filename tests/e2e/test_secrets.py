@@ -31,7 +31,7 @@ ODD = "/+&=%\u00e9"
 def spellings(canary: str) -> list[bytes]:
     """A canary in plain, base64 at each of its three alignments, URL-encoded and JSON-escaped form."""
     raw = canary.encode()
-    found = [raw, quote(canary, safe="").encode(), json.dumps(canary)[1:-1].encode()]
+    found = [raw, quote(canary, safe="").encode(), quote(canary).encode(), json.dumps(canary)[1:-1].encode()]
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw)
         found.append(encoded[4 if shift else 0 : -4])
@@ -141,7 +141,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
         run = torture._drill("run", str(torture._experiment(target, room)), "--no-setup", "--runs", str(well))
-        judged = torture._drill("judge", str(well / "latest"))
+        judged = torture.drill("judge", str(well / "latest"))
         after = list(objects(torture, room))
         assert torture._declared(target, room) == before
     assert died == -9

@@ -269,11 +269,15 @@ class Torture:
                 command, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=WITHIN, cwd=ROOT, env=_environment()
             ).returncode
 
-    def _drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of the product that is about no cluster."""
         return subprocess.run(
-            [sys.executable, "-m", "harness.cli", *arguments, *self._where()],
+            [sys.executable, "-m", "harness.cli", *arguments],
             capture_output=True, text=True, check=False, timeout=2 * WITHIN, cwd=ROOT, env=_environment(),
         )  # fmt: skip
+
+    def _drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.drill(*arguments, *self._where())
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
