@@ -58,8 +58,7 @@ def resolve(text: str, server: ApiServer | None) -> Endpoint:
             expected="a cluster whose API server is reached under the name in its certificate",
             remedy="give the peer as an http(s) URL instead",
         )
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username:
+    if not _is_address(text):
         raise BadInput(
             "endpoint-unreadable",
             f"{_without_secrets(text)!r} is not a peer's address",
@@ -67,6 +66,16 @@ def resolve(text: str, server: ApiServer | None) -> Endpoint:
             remedy="for example service:monitoring/prometheus:9090 or http://127.0.0.1:9090",
         )
     return Endpoint(name=text.rstrip("/"), base_url=text.rstrip("/"))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return False
+    plain = text.isprintable() and " " not in text
+    return plain and url.scheme in ("http", "https") and bool(host) and not (url.query or url.fragment or url.username)
 
 
 def _without_secrets(text: str) -> str:

@@ -138,9 +138,10 @@ class FileJournal:
             due = due or bool(line.prev)
             if due and line.record is not None and line.prev != head:
                 raise self._tampered(number)
-            if line.error is not None:
-                raise self._tampered(number) if begun else self._corrupt(number, line.error)
             head = digest_of_line(line.raw)
+            if line.error is not None:
+                as_written = not begun or (number < len(lines) and lines[number].prev == head)
+                raise self._corrupt(number, line.error) if as_written else self._tampered(number)
         return bool(lines) and bool(lines[0].prev)
 
     def _tampered(self, number: int) -> BadInput:

@@ -262,8 +262,7 @@ def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
     known.output, known.runs = output, runs
     from harness import wiring
 
-    folder = Path(run) if Path(run).is_dir() or not (runs / run).is_dir() else runs / run
-    outcome = wiring.judge_run(folder)
+    outcome = wiring.judge_run(wiring.run_folder(run, runs))
     _screen(output).outcome(
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )

@@ -130,11 +130,11 @@ class AlertingRead(Fact):
     group: str
     file: str
     query: str
-    for_seconds: float
-    evaluation_interval: float
-    scrape_interval: float
-    group_wait: float | None
-    group_interval: float | None
+    for_seconds: float = Field(ge=0)
+    evaluation_interval: float = Field(ge=0)
+    scrape_interval: float = Field(ge=0)
+    group_wait: float | None = Field(ge=0)
+    group_interval: float | None = Field(ge=0)
     receiver: str
     labels: dict[str, str]
     runbook_url: str

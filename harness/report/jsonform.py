@@ -34,7 +34,10 @@ _PAIRS = frozenset({"cluster", "labels", "knobs"})
 
 def as_data(report: Report) -> dict[str, Any]:
     """The report as JSON-able data."""
-    return {"report_version": REPORT_VERSION, **_plain(report)}
+    data = {"report_version": REPORT_VERSION, **_plain(report)}
+    if not report.header.journal_head:  # of a journal from before there were chains: its report stays as it was
+        del data["header"]["journal_head"]
+    return data
 
 
 def render_json(report: Report) -> str:

@@ -11,6 +11,9 @@ from harness.core.clock import Bounds, Instant, utc
 EXACT = 0.05
 """Bounds narrower than this many seconds are shown as one number."""
 
+_BOUNDLESS = 1e12
+"""Seconds from which on a duration has no end that would matter."""
+
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MINUS = "\u2212"
 _DIRECTIONAL = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
@@ -41,7 +44,7 @@ def _clean_character(character: str) -> str:
 
 def span(seconds: float, digits: int = 1, *, trim: bool = False) -> str:
     """A duration for people: "12.3 s", "28 min", "1 h 2 min 5.0 s". `trim` drops zeros after the point."""
-    if math.isinf(seconds):
+    if not abs(seconds) < _BOUNDLESS:
         return "unbounded"
     scale = 10**digits
     units = round(abs(seconds) * scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +38,21 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
     )
 
 
+def run_folder(run: str, runs: Path) -> Path:
+    """The folder that a person means by RUN: one of `runs` by its name, else a folder by its path."""
+    inside = os.path.isdir(runs / run)  # noqa: PTH112 - which raises nothing, however strange the name
+    return runs / run if inside and not os.path.isdir(run) else Path(run)  # noqa: PTH112 - as above
+
+
 def read_run(path: Path) -> tuple[AnyExperiment, History, str]:
     """The tuned experiment, the history in a run's folder, and the journal's head ("" where it is not chained)."""
     from harness import loading
     from harness.adapters.file_journal import FileJournal
 
-    if not (path / "journal.jsonl").is_file():
+    if not os.path.isfile(path / "journal.jsonl"):  # noqa: PTH113 - which raises nothing, however strange the name
         raise BadInput(
             "no-such-run",
-            f"{path} holds no journal.jsonl",
+            f"{str(path)[:300]} holds no journal.jsonl",
             expected="the folder of a run",
             remedy="`drill status` names the newest; runs/ holds them all",
         )

@@ -6,6 +6,9 @@ once. The `kubernetes` package is imported when the first cluster is made, never
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event as Flag
@@ -31,6 +34,7 @@ T = TypeVar("T")
 _STRICT = (("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"))
 _DRY = (("dryRun", "All"),)
 _LOG_BYTES = 256 * 1024
+_CONFIG_BYTES = 4 * 1024 * 1024
 
 
 class KubeCluster:
@@ -71,13 +75,23 @@ class KubeCluster:
         configuration = Configuration()
         path = str(kubeconfig) if kubeconfig else None
         try:
+            _plain_files(path or os.environ.get("KUBECONFIG", ""))
             load_kube_config(  # type: ignore[no-untyped-call]
                 path, context=context, client_configuration=configuration, persist_config=False
             )
-        except (ConfigException, YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+        except (
+            ConfigException,
+            YAMLError,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise BadInput(
                 "kubeconfig-unusable",
-                f"no cluster can be read from it: {error}",
+                f"no cluster can be read from it: {str(error)[:500]}",
                 expected=f"a kubeconfig with {'the context ' + context if context else 'a current context'}",
                 remedy="see `kubectl config get-contexts`; name another with --kubeconfig or --context",
                 where=path or "the default kubeconfig",
@@ -297,6 +311,15 @@ class KubeCluster:
         except DrillError:
             return ""
         return difference(found, operations)
+
+
+def _plain_files(paths: str) -> None:
+    """Raises ValueError where one of the files is a device or too large: whoever reads it would not come back."""
+    for path in filter(None, paths.split(os.pathsep)):
+        with contextlib.suppress(OSError):  # what is not there is for the package to say
+            found = os.stat(path)  # noqa: PTH116 - a path that may be none at all
+            if stat.S_ISCHR(found.st_mode) or found.st_size > _CONFIG_BYTES:
+                raise ValueError(f"{path[:300]} is not a file of at most {_CONFIG_BYTES // 1024 // 1024} MiB")
 
 
 def _within(body: Json, *keys: str) -> Json:
