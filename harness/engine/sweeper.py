@@ -144,6 +144,8 @@ class Sweeper:
             seen.told, seen.fails = "", 0
             if held is None:
                 self._tidy(namespace)
+            elif standing == "lapsed":
+                self._free(namespace, seen, held)
             return []
         why = self._due(records, standing)
         if not why or self._clock.now() < seen.not_before:
@@ -208,6 +210,14 @@ class Sweeper:
             return self._cluster.get(Ref("Lease", namespace, NAME))
         except NotFound:
             return None
+
+    def _free(self, namespace: str, seen: _Seen, held: Json) -> None:
+        """Remove the lock of somebody who died with nothing to undo."""
+        seen.lock.miss()
+        lease = Lease(self._cluster, self._clock, namespace, self._name, phase=RECOVERING)
+        if lease.try_acquire(held):
+            lease.release()
+            self._say(f"{namespace}: removed the lock of {holder_of(held)}, which had nothing to undo and died")
 
     def _tidy(self, namespace: str) -> None:
         """Where no run is on: remove messages that nobody will read, and notes that nobody fetched."""
