@@ -255,17 +255,22 @@ class Keeper:
                 remedy="nothing was injected; see with `drill status` who holds it, and start again",
             )
 
+    def beat(self) -> bool:
+        """Renew once; whether the lock is still ours."""
+        try:
+            self._lease.renew()
+        except Unreachable:
+            if self._lease.is_lost:
+                self.lost = "the lock could not be renewed in time; another run may hold it"
+        except DrillError as error:
+            self.lost = error.fact
+        if self.lost:
+            self.on_lost(self.lost)
+        return not self.lost
+
     def _keep(self) -> None:
         while not self._leave.wait(self._every):
-            try:
-                self._lease.renew()
-            except Unreachable:
-                if self._lease.is_lost:
-                    self.lost = "the lock could not be renewed in time; another run may hold it"
-            except DrillError as error:
-                self.lost = error.fact
-            if self.lost:
-                self.on_lost(self.lost)
+            if not self.beat():
                 return
 
 

@@ -612,7 +612,7 @@ class ThreadedFeed:
         thread.start()
 
     def _poll(self, round_: Round) -> None:
-        channel = _Channel(round_.name, self.put)
+        channel = Channel(round_.name, self.put)
         while not self._stop.is_set():
             due = self._clock.now() + 1.0
             try:
@@ -630,7 +630,7 @@ class ThreadedFeed:
     def _watch(
         self, name: str, stream: Callable[[], Iterator[WatchEvent]], update: Callable[[WatchEvent], list[Event]]
     ) -> None:
-        channel = _Channel(name, self.put)
+        channel = Channel(name, self.put)
         while not self._stop.is_set():
             try:
                 for event in stream():
@@ -644,7 +644,7 @@ class ThreadedFeed:
             self._stop.wait(1.0)
 
 
-class _Channel:
+class Channel:
     """Tells the loss and the return of a source once each."""
 
     def __init__(self, name: str, put: Emit) -> None:
@@ -653,11 +653,13 @@ class _Channel:
         self._up = True
 
     def lost(self, why: str) -> None:
+        """The source does not answer."""
         if self._up:
             self._up = False
             self._put(ChannelChanged(channel=self._name, up=False, detail=why[:400]))
 
     def back(self) -> None:
+        """The source answers."""
         if not self._up:
             self._up = True
             self._put(ChannelChanged(channel=self._name, up=True))

@@ -117,13 +117,14 @@ class Preflight:
             tell(f"{guards.check_denied(self.marker, namespace)} patterns of the cluster's owners looked at")
         return identity
 
-    def leftovers(self) -> list[Recovered]:
-        """Bring back what a dead run left; what was brought back. The lock is held. Raises RollbackIncomplete where
-        that failed."""
+    def leftovers(self, on_done: Callable[[Recovered], None] = lambda _: None) -> None:
+        """Bring back what a dead run left, and tell `on_done` of each fault. The lock is held. Raises
+        RollbackIncomplete where that failed."""
         with self._check("nothing left of an earlier run") as tell:
             done = recover(
-                self._peers.cluster, self._experiment.namespace, self._faults, self._clock, self._wait, self._say
-            )
+                self._peers.cluster, self._experiment.namespace, self._faults, self._clock, self._wait, self._say,
+                on_done=on_done,
+            )  # fmt: skip
             dirty = [d for one in done if not one.clean for d in one.differences]
             if dirty:
                 raise RollbackIncomplete(
@@ -135,7 +136,6 @@ class Preflight:
                 )
             self._recovered = len(done)
             tell(f"recovered {len(done)} fault(s) of an earlier run" if done else "no undo record is open")
-        return done
 
     def run(self, identity: Identity) -> Ready:
         """All other checks, the plans of all faults, and what the run must know."""

@@ -7,7 +7,7 @@ caller holds the namespace's lock, so that no living run is undone under its fee
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.core.clock import Clock, Instant
@@ -45,7 +45,8 @@ def recover(
     force: bool = False,
     on_done: Callable[[Recovered], None] = lambda _: None,
 ) -> list[Recovered]:
-    """Undo every record in the namespace, newest first, and wait until each target is clean; `on_done` is told each.
+    """Undo every record in the namespace, newest first, and wait until each target is clean; `on_done` is told each,
+    before its record is removed: who is killed in between must not have brought it back in silence.
 
     A record of an unknown kind (a newer version's) is reported as not clean and left alone. Raises RollbackIncomplete
     for a record that cannot be read, after all others were undone.
@@ -56,8 +57,8 @@ def recover(
     results = []
     for one in begun:
         done = _finish(one, faults, cluster, clock, wait, force=force)
-        results.append(done)
         on_done(done)
+        results.append(_forget(done, cluster))
     if broken:
         raise broken[0]
     return results
@@ -115,8 +116,6 @@ def _finish(
     clean = not left
     # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.
     accepted = force and not clean and outcome.outcome in {"restored", "already"}
-    if clean or accepted:
-        discard(cluster, record)
     return Recovered(
         record,
         outcome.outcome,
@@ -126,6 +125,18 @@ def _finish(
         differences=left,
         seconds=clock.now() - one.started,
     )
+
+
+def _forget(done: Recovered, cluster: Cluster) -> Recovered:
+    """Remove the record of what is back, or is accepted as it is."""
+    if not done.clean and not done.accepted:
+        return done
+    try:
+        discard(cluster, done.record)
+    except DrillError as error:
+        left = (*done.differences, f"its undo record could not be removed: {error.fact}")
+        return replace(done, clean=False, accepted=False, differences=left)
+    return done
 
 
 def settle(

@@ -150,7 +150,7 @@ class Sweeper:
             if held is None:
                 self._tidy(namespace)
             elif standing == "lapsed":
-                self._free(namespace, held)
+                self._free(namespace, seen, held)
             return []
         why = self._due(records, standing)
         if not why or self._clock.now() < seen.not_before:
@@ -210,18 +210,19 @@ class Sweeper:
             seen.fails, seen.not_before = 0, 0.0
         return done
 
-    def _free(self, namespace: str, held: Json) -> None:
-        """Remove the lock of a run that died before it wrote anything, so that nobody has to wait it out."""
-        lease = Lease(self._cluster, self._clock, namespace, self._name, phase=RECOVERING)
-        if lease.try_acquire(held):
-            lease.release()
-            self._say(f"{namespace}: {holder_of(held)} died with nothing to undo; its lock is free again")
-
     def _lock(self, namespace: str) -> Json | None:
         try:
             return self._cluster.get(Ref("Lease", namespace, NAME))
         except NotFound:
             return None
+
+    def _free(self, namespace: str, seen: _Seen, held: Json) -> None:
+        """Remove the lock of somebody who died with nothing to undo."""
+        seen.lock.miss()
+        lease = Lease(self._cluster, self._clock, namespace, self._name, phase=RECOVERING)
+        if lease.try_acquire(held):
+            lease.release()
+            self._say(f"{namespace}: removed the lock of {holder_of(held)}, which had nothing to undo and died")
 
     def _tidy(self, namespace: str) -> None:
         """Where no run is on: remove messages that nobody will read, and notes that nobody fetched."""

@@ -158,8 +158,12 @@ def _check(record: UndoRecord, namespace: str) -> None:
 
 
 def discard(cluster: Cluster, record: UndoRecord) -> None:
-    """Delete a record whose target is clean; a record that is gone already is fine."""
-    cluster.delete(record.ref, uid=record.uid)
+    """Delete a record whose target is clean; a record that is gone already is fine. A lost reply is settled by asking
+    once more: nothing else can be deleted by it."""
+    try:
+        cluster.delete(record.ref, uid=record.uid)
+    except OutcomeUnknown:
+        cluster.delete(record.ref, uid=record.uid)
 
 
 def discard_run(cluster: Cluster, namespace: str, run_id: str, fault: str) -> None:

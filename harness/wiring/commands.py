@@ -34,6 +34,7 @@ from harness.wiring.settings import (
 )
 
 if TYPE_CHECKING:
+    from harness.engine.recovery import Recovered
     from harness.engine.undo_records import UndoRecord
 
 
@@ -114,19 +115,22 @@ def _recover_in(
     holder = f"recover by {os.getpid()} on {os.uname().nodename}"
     lease = Lease(cluster, clock, namespace, holder, phase=RECOVERING)
     lease.acquire(lambda seconds: not over.wait(seconds), progress.say)
+    lines = []
+
+    def tell(one: Recovered) -> None:
+        with contextlib.suppress(DrillError):  # a journal that cannot be read must not hide the undo
+            told(settings, cluster, namespace, note(one, holder, clock.now()), clock)
+
     with Keeper(lease, lambda _: over.set()):
         done = bring_back(
             cluster, namespace, catalog.faults(), clock, lambda seconds: not over.wait(seconds), progress.say,
-            force=force,
+            force=force, on_done=tell,
         )  # fmt: skip
-    lines = []
     for one in done:
         state = "clean" if one.clean else "accepted as it is" if one.accepted else "NOT CLEAN"
         lines.append(f"{namespace}: {one.record.fault} of run {one.record.run_id}: {one.outcome}, {one.detail}")
         lines.append(f"  {state} after {one.seconds:.1f} s")
         lines += [f"  {difference}" for difference in one.differences]
-        with contextlib.suppress(DrillError):  # a journal that cannot be read must not hide the undo
-            told(settings, cluster, namespace, note(one, holder, clock.now()), clock)
     with contextlib.suppress(DrillError):
         lines += [f"{namespace}: {earlier}" for earlier in fetch_notes(settings, cluster, namespace, clock)]
     if not done:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from harness.core.view import View
     from harness.engine.lease import Keeper, Lease
     from harness.engine.preflight import Peers, Ready
+    from harness.engine.recovery import Recovered
     from harness.engine.runner import Recorder
 
 TOKEN_SECONDS = 7200
@@ -194,9 +195,12 @@ class _Session:
                 lease = Lease(cluster, self._clock, namespace, holder, phase="preparing")
                 lease.acquire(wait, self._progress.say)
                 keeper = held.enter_context(Keeper(lease, lambda _: self._stop.set()))
-                for one in preflight.leftovers():
+
+                def tell(one: Recovered) -> None:
                     with contextlib.suppress(DrillError):  # a dead run's journal must not stop the living
                         told(self._settings, cluster, namespace, note(one, holder, self._clock.now()), self._clock)
+
+                preflight.leftovers(tell)
                 with contextlib.suppress(DrillError):
                     fetch_notes(self._settings, cluster, namespace, self._clock)
                 ready = preflight.run(identity)

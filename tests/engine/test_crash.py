@@ -1,8 +1,6 @@
-"""Killed after every journal append and around every write: whoever comes next brings the cluster back."""
+"""What `drill recover` and the next run make of what a dead run left, beside the matrix of test_matrix."""
 
 from __future__ import annotations
-
-import contextlib
 
 import pytest
 
@@ -12,20 +10,8 @@ from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine.recovery import recover
 from harness.ports.cluster import OutcomeUnknown
-from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data
+from tests.fakes.drill import Drill
 from tests.fakes.world import NAMESPACE, Killed, World
-
-every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
-
-
-def test_every_fault_of_the_catalog_is_in_these_tests() -> None:
-    assert set(FAULTS) == set(faults())
-
-
-def _appends(kind: str) -> int:
-    drill = Drill(data=experiment_data(kind))
-    drill.respond()
-    return len(drill.run())
 
 
 def _bring_back(world: World) -> None:
@@ -45,47 +31,6 @@ def _die(world: World) -> None:
 def _assert_as_before(world: World, before: object) -> None:
     assert snapshot(world.deployment) == before
     assert world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/undo=true") == []
-
-
-@every_fault
-def test_killed_after_every_journal_append(kind: str) -> None:
-    total = _appends(kind)
-    assert total > 100
-    # Every append of the preflight, the injection and the way back; a sample of the long watch in between.
-    points = [*range(1, 60), *range(60, total - 20, 7), *range(total - 20, total + 1)]
-    for point in points:
-        drill = Drill(data=experiment_data(kind), journal=MemoryJournal(crash_after=point))
-        before = snapshot(drill.world.deployment)
-        drill.respond()
-        with contextlib.suppress(Killed):
-            drill.run()
-        drill.world.cluster.dead = False
-        drill.world.run_for(1.0)
-        _bring_back(drill.world)
-        _assert_as_before(drill.world, before)
-        if point < total:
-            assert judge(drill.experiment, drill.history).verdict is not Verdict.MET
-
-
-@every_fault
-@pytest.mark.parametrize("after", [False, True])
-def test_killed_around_every_write(kind: str, *, after: bool) -> None:
-    drill = Drill(data=experiment_data(kind))
-    drill.respond()
-    drill.run()
-    writes = drill.world.cluster.sent
-    assert writes >= 5
-    for index in range(writes):
-        drill = Drill(data=experiment_data(kind))
-        before = snapshot(drill.world.deployment)
-        drill.respond()
-        drill.world.cluster.die_at_write(index, after=after)
-        with contextlib.suppress(Killed):
-            drill.run()
-        drill.world.cluster.dead = False
-        drill.world.run_for(1.0)
-        _bring_back(drill.world)
-        _assert_as_before(drill.world, before)
 
 
 def test_recovery_without_anything_to_recover_changes_nothing() -> None:

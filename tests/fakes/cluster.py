@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Condition
 from threading import Event as Flag
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar, cast
 
 from harness.core.clock import Bounds, Instant
 from harness.core.errors import DrillError, Unreachable
@@ -36,6 +36,7 @@ from harness.ports.cluster import (
 )
 from harness.ports.kinds import kind_of
 
+T = TypeVar("T")
 Verb = Literal[
     "whoami", "version", "offset", "get", "list", "create", "replace", "patch", "delete", "allowed", "watch", "logs",
     "token",
@@ -143,7 +144,7 @@ class FakeCluster:
 
     def put(self, body: Json) -> Json:
         """Set an object, status included, without any check: the hand of a controller or of the test."""
-        body = copy.deepcopy(body)
+        body = copied(body)
         meta = body["metadata"]
         kind = kind_of(body["kind"])
         namespace = meta.get("namespace", "") if kind.namespaced else ""
@@ -151,7 +152,29 @@ class FakeCluster:
             if namespace and ("Namespace", "", namespace) not in self._state.objects:
                 self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             key = (kind.name, namespace, meta["name"])
-            return copy.deepcopy(self._store(key, body, self._state.objects.get(key)))
+            return copied(self._store(key, body, self._state.objects.get(key)))
+
+    def peek(self, ref: Ref) -> Json:
+        """The stored object itself, to be read only; no call. Raises NotFound."""
+        return self._found(ref)
+
+    def listing(self, kind: str, namespace: str, labels: str = "") -> Objects:
+        """The stored objects themselves, to be read only; no call."""
+        return self._listed(kind, namespace, labels)
+
+    @property
+    def version(self) -> int:
+        """Moves with every change of any object."""
+        return self._state.version
+
+    def fork(self, now: Callable[[], Instant]) -> Self:
+        """A server of its own with the same objects: stored objects are never changed in place, so they are shared.
+        What was called and what was ordered to fail stays behind, and nobody watches it."""
+        twin = copy.copy(self)
+        twin._now = now
+        twin._state = _State(objects=dict(self._state.objects), version=self._state.version)
+        twin.admission, twin.denied = list(self.admission), set(self.denied)
+        return twin
 
     def drop(self, ref: Ref) -> None:
         """Remove an object without any check."""
@@ -185,13 +208,13 @@ class FakeCluster:
         """The object."""
         kind_of(ref.kind)
         with self._call(Call("get", ref, self._user)):
-            return copy.deepcopy(self._found(ref))
+            return copied(self._found(ref))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """Objects in order of namespace and name."""
         kind_of(kind)
         with self._call(Call("list", Ref(kind, namespace, ""), self._user)):
-            return copy.deepcopy(self._listed(kind, namespace, labels))
+            return copied(self._listed(kind, namespace, labels))
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """Yes, unless `denied` or `denied_reviews` holds it."""
@@ -242,19 +265,19 @@ class FakeCluster:
                         return
                     state.changed.wait(timeout=0.02)
             for event in pending:
-                yield copy.deepcopy(event)
+                yield WatchEvent(event.type, tuple(copied(item) for item in event.items))
 
     # ----------------------------------------------------------------------------------------- writes
 
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
         """Create, with generateName; AlreadyExists, NotFound for a missing namespace, Invalid, Forbidden."""
-        body = copy.deepcopy(body)
+        body = copied(body)
         kind, meta = kind_of(str(body.get("kind", ""))), body.setdefault("metadata", {})
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
         ref = Ref(kind.name, namespace, str(meta.get("name", "")))
-        call = Call("create", ref, self._user, dry_run, copy.deepcopy(body))
+        call = Call("create", ref, self._user, dry_run, copied(body))
         with self._call(call):
             key = (kind.name, namespace, ref.name)
             if kind.namespaced:
@@ -270,30 +293,30 @@ class FakeCluster:
             body.setdefault("apiVersion", kind.api_version)
             for given in ("uid", "creationTimestamp", "generation"):
                 meta.pop(given, None)
-            return copy.deepcopy(self._store(key, body, None, dry_run=dry_run))
+            return copied(self._store(key, body, None, dry_run=dry_run))
 
     def replace(self, body: Json) -> Json:
         """Replace at the version that the body carries."""
-        body = copy.deepcopy(body)
+        body = copied(body)
         kind, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         ref = Ref(kind.name, namespace, meta["name"])
         if not meta.get("resourceVersion"):
             raise _invalid(f"{ref} without metadata.resourceVersion")
-        call = Call("replace", ref, self._user, body=copy.deepcopy(body))
+        call = Call("replace", ref, self._user, body=copied(body))
         with self._call(call):
-            return copy.deepcopy(self._update(call, self._found(ref), body, dry_run=False))
+            return copied(self._update(call, self._found(ref), body, dry_run=False))
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """JSON patch with test, add, replace and remove; all or nothing."""
         kind_of(ref.kind)
-        call = Call("patch", ref, self._user, dry_run, copy.deepcopy(list(operations)))
+        call = Call("patch", ref, self._user, dry_run, copied(list(operations)))
         with self._call(call):
             before = self._found(ref)
-            after = copy.deepcopy(before)
+            after = copied(before)
             for operation in operations:
                 after = _apply(after, operation)
-            return copy.deepcopy(self._update(call, before, after, dry_run=dry_run))
+            return copied(self._update(call, before, after, dry_run=dry_run))
 
     def delete(self, ref: Ref, *, uid: str = "") -> None:
         """Remove it at once; with a namespace goes everything in it."""
@@ -324,15 +347,12 @@ class FakeCluster:
 
     def _listed(self, kind: str, namespace: str, labels: str) -> Objects:
         chosen = selector(labels)
-        return [
-            body
-            for (of, where, _), body in sorted(self._state.objects.items(), key=lambda item: item[0])
-            if of == kind and namespace in ("", where) and chosen(body)
-        ]
+        found = [item for item in self._state.objects.items() if item[0][0] == kind and namespace in ("", item[0][1])]
+        return [body for _, body in sorted(found, key=lambda item: item[0]) if chosen(body)]
 
     def _admit(self, call: Call, before: Json | None, after: Json | None) -> None:
         for admission in self.admission:
-            reason = admission(call, copy.deepcopy(before), copy.deepcopy(after))
+            reason = admission(call, copied(before), copied(after))
             if reason:
                 raise Forbidden(
                     "denied-by-policy", f"{call.ref} is forbidden: {reason}", expected="to be allowed", remedy="ask"
@@ -355,7 +375,7 @@ class FakeCluster:
         if call.ref.kind in _WITH_STATUS:
             after.pop("status", None)
             if "status" in before:
-                after["status"] = copy.deepcopy(before["status"])
+                after["status"] = copied(before["status"])
         return self._store((call.ref.kind, call.ref.namespace, call.ref.name), after, before, dry_run=dry_run)
 
     def _store(self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False) -> Json:
@@ -388,12 +408,12 @@ class FakeCluster:
             for inner in [one for one in self._state.objects if one[1] == key[2]]:
                 self._remove(inner)
         self._state.version += 1
-        gone = copy.deepcopy(before)
+        gone = copied(before)
         gone["metadata"]["resourceVersion"] = str(self._state.version)
         self._tell(key, gone, None)
 
     def _tell(self, key: Key, before: Json | None, after: Json | None) -> None:
-        self._state.history.append(_Change(self._state.version, key, copy.deepcopy(before), copy.deepcopy(after)))
+        self._state.history.append(_Change(self._state.version, key, before, after))
         self._state.changed.notify_all()
 
 
@@ -427,6 +447,13 @@ class _Calling:
         self._state.changed.release()
         if kind is None and self._fault is not None:
             raise self._fault.error
+
+
+def copied(node: T) -> T:
+    """A copy of plain JSON, several times faster than copy.deepcopy."""
+    if isinstance(node, dict):
+        return cast("T", {key: copied(value) for key, value in node.items()})
+    return cast("T", [copied(item) for item in node]) if isinstance(node, list) else node
 
 
 def no_answer() -> Unreachable:
@@ -521,7 +548,7 @@ def _apply(body: Json, operation: Json) -> Json:
         if op == "remove":
             del at[last]
         else:
-            at[last] = copy.deepcopy(operation["value"])
+            at[last] = copied(operation["value"])
     else:
         raise _conflict(f"{path} is not there")
     return body
@@ -531,9 +558,9 @@ def _apply_to_list(at: list[Any], last: str, op: str, operation: Json) -> None:
     if op == "remove":
         del at[int(last)]
     elif op == "replace":
-        at[int(last)] = copy.deepcopy(operation["value"])
+        at[int(last)] = copied(operation["value"])
     elif last == "-" or int(last) <= len(at):
-        at.insert(len(at) if last == "-" else int(last), copy.deepcopy(operation["value"]))
+        at.insert(len(at) if last == "-" else int(last), copied(operation["value"]))
     else:
         raise _conflict(f"{operation['path']} is beyond the list's end")
 

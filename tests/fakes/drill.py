@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.catalog import faults
-from harness.core.event import Record
+from harness.core.errors import DrillError
+from harness.core.event import InjectStarted, Record, ResponderActed, RunEnded, StopAsked
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
-from harness.core.inbox import message
+from harness.core.inbox import INBOX_LABEL, message
 from harness.engine.guards import Need
-from harness.engine.lease import Lease
+from harness.engine.lease import RENEW_EVERY, Keeper, Lease
 from harness.engine.observe import InboxTracker, NotifierRound, PagerRound, PrometheusRound
 from harness.engine.preflight import Peers, Preflight, Ready
 from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
-from harness.ports.cluster import Ref
-from tests.fakes.world import NAMESPACE, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
+from harness.ports.cluster import Identity, Ref
+from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
 
 
 class MemoryJournal:
@@ -30,9 +32,11 @@ class MemoryJournal:
         self.records: list[Record] = []
         self.crash_after = crash_after
         self.on_crash: Callable[[], None] = lambda: None
+        self.on_append: Callable[[Record], None] = lambda _: None
 
     def append(self, record: Record) -> None:
         self.records.append(record)
+        self.on_append(record)
         if self.crash_after is not None and len(self.records) >= self.crash_after:
             self.on_crash()
             raise Killed
@@ -100,41 +104,77 @@ def experiment_data(kind: str = "memory-limit") -> dict[str, Any]:
 
 @dataclass
 class Drill:
-    """One run, with hooks."""
+    """One run, with hooks. `step` lets a tenth of a second pass for this run's process."""
 
     world: World = field(default_factory=World)
     data: dict[str, Any] = field(default_factory=experiment_data)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     run_id: str = "run-1"
     needs: tuple[Need, ...] = ()
+    step: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.experiment: AnyExperiment = parse(self.data).tuned("smoke")
         self.history = History()
         self.recorder = Recorder(self.journal, self.history, self.world.clock, lambda _: None)
-        self.feed = SteppedFeed(self.world)
+        self.feed = SteppedFeed(self.world, self._step)
         self.metrics, self.notifier = FakeMetrics(self.world), FakeNotifier(self.world)
         self.peers = Peers(self.world.cluster, self.metrics, self.notifier, FakePager(self.world))
         self.said: list[str] = []
+        self.lease = Lease(self.world.cluster, self.world.clock, NAMESPACE, self.run_id)
+        self.keeper = Keeper(self.lease, lambda _: None)
+        self._renew_at: float | None = None
         self.journal.on_crash = lambda: setattr(self.world.cluster, "dead", True)
 
     def wait(self, seconds: float) -> bool:
-        self.world.run_for(seconds)
-        return True
+        for _ in range(round(seconds / STEP)):
+            self._step()
+        return not self.keeper.lost
+
+    def _step(self) -> None:
+        """A tenth of a second, and what the keeper's thread does in it."""
+        if self.step is None:
+            self.world.step()
+        else:
+            self.step()
+        if self._renew_at is not None and self.world.clock.now() >= self._renew_at:
+            self._renew_at = self.world.clock.now() + RENEW_EVERY if self.keeper.beat() else None
 
     def preflight(self) -> Ready:
+        checks, identity = self.take_over()
+        return checks.run(identity)
+
+    def take_over(self) -> tuple[Preflight, Identity]:
+        """The beginning of the preflight: the lock is taken, and what a dead run left is brought back."""
         checks = Preflight(
             self.experiment, self.peers, faults(), self.world.clock, self.recorder.add, self.wait, self.said.append,
             self.needs,
         )  # fmt: skip
         identity = checks.guards()
-        self.lease = Lease(self.world.cluster, self.world.clock, NAMESPACE, self.run_id)
         self.lease.acquire(self.wait, self.said.append)
+        self._renew_at = self.world.clock.now() + RENEW_EVERY
         checks.leftovers()
-        return checks.run(identity)
+        return checks, identity
 
     def run(self) -> History:
+        """The whole run, with its keeper and its ways out as they are outside of tests."""
+        try:
+            self._run()
+        except DrillError as error:
+            self._renew_at = None
+            if self.history.ended is None:
+                begun = self.history.all(InjectStarted)
+                self.recorder.add(RunEnded(reason="error" if begun else "refused", detail=error.fact))
+            self.lease.release()
+            raise
+        self._renew_at = None
+        self.lease.release()
+        self._sweep_inbox()
+        return self.history
+
+    def _run(self) -> None:
         ready = self.preflight()
+        self.keeper.require()
         since = self.world.clock.now()
         offsets = ready.offsets
         self.feed.poll(
@@ -170,8 +210,17 @@ class Drill:
             on_injected=on_injected,
             lock=self.lease,
         )
+        self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by="the lock", detail=why))
         Runner(context, self.recorder).run()
-        return self.history
+
+    def _sweep_inbox(self) -> None:
+        """Messages that the journal holds go, as at the end of any run."""
+        keys = {act.key for act in self.history.all(ResponderActed)}
+        with contextlib.suppress(DrillError):
+            for body in self.world.cluster.list("ConfigMap", NAMESPACE, f"{INBOX_LABEL}=true"):
+                if body["metadata"]["uid"] in keys:
+                    ref = Ref("ConfigMap", NAMESPACE, body["metadata"]["name"])
+                    self.world.cluster.delete(ref, uid=body["metadata"]["uid"])
 
     def send(self, action: Any, actor: str = "alice", role: str = "", text: str = "") -> Callable[[World], None]:
         """An act for `feed.when`: a responder's message."""

@@ -6,19 +6,22 @@ the business of the contract suite and of the end-to-end tests. One step is 0.1 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Self, TypeVar
 
 from harness.core.clock import Bounds, Instant, utc
 from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
+from harness.core.inbox import INBOX_LABEL
 from harness.core.quantity import parse_memory
-from harness.engine.observe import AGE, InboxTracker, PodsTracker, Round
+from harness.engine.observe import AGE, Channel, InboxTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
-from harness.ports.cluster import Json, Ref, WatchEvent
+from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
 from harness.ports.fault import PodSelector
 from harness.ports.metrics import (
     ActiveAlert,
@@ -30,17 +33,35 @@ from harness.ports.metrics import (
     Series,
     Silence,
 )
-from tests.fakes.cluster import FakeCluster
+from tests.fakes.cluster import FakeCluster, no_answer
 
 T = TypeVar("T")
 STEP = 0.1
 NAMESPACE = "shop"
-NEEDED = parse_memory("80Mi")
+WORKER = Ref("Deployment", NAMESPACE, "worker")
 EPOCH = 1_800_000_000.0
+
+
+@lru_cache
+def _starves(limit: str) -> bool:
+    """Whether the worker cannot live under a memory limit."""
+    return parse_memory(limit) < parse_memory("80Mi")
 
 
 class Killed(BaseException):
     """The process is gone: nothing of it may run any more."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One side of a write: its number among all writes, what it is, and whether it has taken effect."""
+
+    index: int
+    what: str
+    after: bool
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} write {self.index} ({self.what})"
 
 
 class Mortal(FakeCluster):
@@ -49,9 +70,24 @@ class Mortal(FakeCluster):
     def __init__(self, now: Callable[[], Instant]) -> None:
         super().__init__(now)
         self.dead = False
+        self.unreachable = False
+        """Whether no call is answered at the moment."""
         self.sent = 0
+        self.around: Callable[[Written], None] = lambda _: None
+        """Called before and after every write that is not a dry run."""
         self._die_at: tuple[int, bool] | None = None
         self._fail: dict[tuple[str, str], tuple[DrillError, bool]] = {}
+        self._fail_at: dict[int, tuple[DrillError, bool]] = {}
+
+    def fork(self, now: Callable[[], Instant]) -> Self:
+        """See FakeCluster. No death and no failure is ordered there."""
+        twin = super().fork(now)
+        Mortal._revive(twin)
+        return twin
+
+    def _revive(self) -> None:
+        self.dead, self.unreachable, self.sent, self.around = False, False, 0, lambda _: None
+        self._die_at, self._fail, self._fail_at = None, {}, {}
 
     def die_at_write(self, index: int, *, after: bool) -> None:
         """Die before or just after the write with that index (dry runs do not count)."""
@@ -60,6 +96,10 @@ class Mortal(FakeCluster):
     def fail_write(self, verb: str, kind: str, error: DrillError, *, after: bool = False) -> None:
         """Fail the next such write that is not a dry run, before or after it took effect."""
         self._fail[verb, kind] = (error, after)
+
+    def fail_at_write(self, index: int, error: DrillError, *, after: bool = False) -> None:
+        """Fail the write with that index, before or after it took effect."""
+        self._fail_at[index] = (error, after)
 
     def dump(self) -> list[Json]:
         """Every object, for comparing the whole cluster before and after."""
@@ -90,6 +130,8 @@ class Mortal(FakeCluster):
     def _alive(self) -> None:
         if self.dead:
             raise Killed
+        if self.unreachable:
+            raise no_answer()
 
     def _write(self, verb: str, kind: str, act: Callable[[], T], dry_run: bool = False) -> T:
         self._alive()
@@ -100,13 +142,15 @@ class Mortal(FakeCluster):
         if dying is not None and not dying[1]:
             self.dead = True
             raise Killed
-        failing = self._fail.pop((verb, kind), None)
+        self.around(Written(index, f"{verb} {kind}", after=False))
+        failing = self._fail.pop((verb, kind), None) or self._fail_at.pop(index, None)
         if failing is not None and not failing[1]:
             raise failing[0]
         answer = act()
         if dying is not None:
             self.dead = True
             raise Killed
+        self.around(Written(index, f"{verb} {kind}", after=True))
         if failing is not None:
             raise failing[0]
         return answer
@@ -164,12 +208,22 @@ class World:
         self.cluster.put(self._deployment())
         for _ in range(self.workers):
             self._add_pod(self._limit)
-        self._sync_objects()
+        self._sync_status(self.clock.now())
         self.run_for(30.0)
 
     @property
     def deployment(self) -> Json:
-        return FakeCluster.get(self.cluster, Ref("Deployment", NAMESPACE, "worker"))
+        return FakeCluster.get(self.cluster, WORKER)
+
+    def fork(self) -> World:
+        """The same world once more, to go its own way: everything but the processes that act in it."""
+        twin = copy.copy(self)
+        twin.clock = VirtualClock(self.clock.now())
+        twin.cluster = self.cluster.fork(twin.clock.now)
+        for name in ("scraped", "alert_samples", "held", "silenced", "pages"):
+            setattr(twin, name, list(getattr(self, name)))
+        twin._pods = {uid: replace(pod) for uid, pod in self._pods.items()}
+        return twin
 
     def run_for(self, seconds: float) -> None:
         for _ in range(round(seconds / STEP)):
@@ -180,8 +234,7 @@ class World:
         self.clock.advance(STEP)
         now = self.clock.now()
         self._reconcile(now)
-        ready = sum(pod.is_ready(now) for pod in self._pods.values())
-        self.depth = max(2.0, self.depth + (self.arrivals - ready * self.rate) * STEP)
+        self.depth = max(2.0, self.depth + (self.arrivals - self._ready(now) * self.rate) * STEP)
         if self.metrics_frozen:
             return
         if _crossed(before, now, self.scrape_phase):
@@ -189,8 +242,17 @@ class World:
         if _crossed(before, now, self.evaluation_phase):
             self._evaluate(_slot(now, self.evaluation_phase))
 
+    def _ready(self, now: Instant) -> int:
+        return sum(pod.is_ready(now) for pod in self._pods.values())
+
     def _reconcile(self, now: Instant) -> None:
-        limit = self.deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        """What the controllers and the kernel do. A Deployment that is gone takes its pods with it."""
+        try:
+            spec = self.cluster.peek(WORKER)["spec"]
+        except NotFound:
+            self._pods.clear()
+            return
+        limit = spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
         if limit != self._limit:
             self._limit = limit
             self._rolled_at = now
@@ -198,16 +260,15 @@ class World:
             self._rolled_at = None
             stale = [uid for uid, pod in self._pods.items() if pod.limit != limit]
             # maxUnavailable 3: a crashing rollout leaves two old workers; a healthy one replaces all.
-            gone = stale[:3] if parse_memory(limit) < NEEDED else stale
+            gone = stale[:3] if _starves(limit) else stale
             for uid in gone:
                 del self._pods[uid]
                 self._add_pod(limit)
-            self._sync_objects()
-        self._scale(self.deployment["spec"]["replicas"])
+        self._scale(spec["replicas"])
         for pod in self._pods.values():
-            if self.kills and parse_memory(pod.limit) < NEEDED and pod.tick(now):
-                self._sync_objects()
-        self._sync_ready(now)
+            if self.kills and _starves(pod.limit):
+                pod.tick(now)
+        self._sync_status(now)
 
     def _scale(self, wanted: int) -> None:
         """As many pods as declared; the youngest go first."""
@@ -216,8 +277,6 @@ class World:
             del self._pods[uid]
         for _ in range(missing):
             self._add_pod(self._limit)
-        if missing:
-            self._sync_objects()
 
     def _evaluate(self, at: Instant) -> None:
         self.last_evaluation = at
@@ -243,6 +302,10 @@ class World:
         self._serial += 1
         uid = f"uid-{self._serial}"
         self._pods[uid] = _Pod(f"worker-{self._serial}", uid, limit, self.clock.now())
+
+    def pods_shown(self, now: Instant) -> object:
+        """Equal for two instants at which the pods look the same."""
+        return tuple((uid, pod.is_ready(now), pod.restarts) for uid, pod in self._pods.items())
 
     def pod_objects(self) -> tuple[Json, ...]:
         now = self.clock.now()
@@ -271,22 +334,18 @@ class World:
             },
         }
 
-    def _sync_ready(self, now: Instant) -> None:
-        ready = sum(pod.is_ready(now) for pod in self._pods.values())
-        body = self.deployment
-        fresh = sum(pod.limit == self._limit for pod in self._pods.values())
+    def _sync_status(self, now: Instant) -> None:
+        body = self.cluster.peek(WORKER)
+        ready = self._ready(now)
         status = {
             "observedGeneration": body["metadata"].get("generation", 1),
             "replicas": len(self._pods),
-            "updatedReplicas": fresh,
+            "updatedReplicas": sum(pod.limit == self._limit for pod in self._pods.values()),
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
         if body.get("status") != status:
             self.cluster.put({**body, "status": status})
-
-    def _sync_objects(self) -> None:
-        self._sync_ready(self.clock.now())
 
 
 _LABELS = {"alertname": "HighQueueDepth", "severity": "page"}
@@ -303,7 +362,7 @@ class _Pod:
     next_kill: Instant | None = None
 
     def is_ready(self, now: Instant) -> bool:
-        if parse_memory(self.limit) < NEEDED:
+        if _starves(self.limit):
             return False
         return now - self.born >= 1.0
 
@@ -468,15 +527,17 @@ class FakePager:
 
 
 class SteppedFeed:
-    """The engine's own watchers, stepped on the virtual clock without a thread."""
+    """The engine's own watchers, stepped on the virtual clock without a thread. `step` lets a tenth of a second pass
+    for the process that looks through this feed."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, step: Callable[[], None] | None = None) -> None:
         self._world = world
+        self._step = step or world.step
         self._queue: deque[Event] = deque()
-        self._rounds: list[tuple[Round, list[Instant]]] = []
+        self._rounds: list[tuple[Round, Channel, list[Instant]]] = []
         self._pods: PodsTracker | None = None
-        self._inbox: InboxTracker | None = None
-        self._switches: list[tuple[Ref, Switch]] = []
+        self._pods_told: object = None
+        self._watches: list[_Watch] = []
         self._script: list[tuple[Callable[[World], bool], Callable[[World], Any]]] = []
         self.waits = 0
 
@@ -484,16 +545,18 @@ class SteppedFeed:
         self._queue.append(event)
 
     def poll(self, round_: Round) -> None:
-        self._rounds.append((round_, [0.0]))
+        self._rounds.append((round_, Channel(round_.name, self.put), [0.0]))
 
     def watch_pods(self, fault: str, selector: PodSelector) -> None:
         self._pods = PodsTracker(fault, selector)
 
     def watch_inbox(self, tracker: InboxTracker) -> None:
-        self._inbox = tracker
+        channel = Channel("inbox", self.put)
+        self._watches.append(_Watch("ConfigMap", NAMESPACE, f"{INBOX_LABEL}=true", "", tracker.update, channel))
 
     def watch_switch(self, ref: Ref, switch: Switch) -> None:
-        self._switches.append((ref, switch))
+        channel = Channel(str(ref), self.put)
+        self._watches.append(_Watch(ref.kind, ref.namespace, "", ref.name, switch.update, channel))
 
     def when(self, condition: Callable[[World], bool], act: Callable[[World], Any]) -> None:
         """Do `act` once, when `condition` first holds."""
@@ -509,7 +572,7 @@ class SteppedFeed:
             if self._world.clock.now() >= until:
                 return None
             self.waits += 1
-            self._world.step()
+            self._step()
             self._look()
 
     def _look(self) -> None:
@@ -518,25 +581,55 @@ class SteppedFeed:
             if condition(self._world):
                 del self._script[index]
                 act(self._world)
-        if self._pods is not None:
-            for event in self._pods.update(WatchEvent("sync", self._world.pod_objects())):
-                self._queue.append(event)
-        if self._inbox is not None:
-            items = self._world.cluster.list("ConfigMap", NAMESPACE, "drill.internal/inbox=true")
-            for event in self._inbox.update(WatchEvent("sync", tuple(items))):
-                self._queue.append(event)
-        for ref, switch in self._switches:
-            stored = FakeCluster.list(self._world.cluster, ref.kind, ref.namespace)
-            found = tuple(one for one in stored if one["metadata"]["name"] == ref.name)
-            self._queue.extend(switch.update(WatchEvent("sync", found)))
-        for round_, due in self._rounds:
+        self._look_at_cluster(now)
+        for round_, channel, due in self._rounds:
             if now >= due[0]:
                 try:
                     events, due[0] = round_.look(now)
-                except Unreachable:
+                except Unreachable as error:
                     due[0] = now + 1.0
+                    channel.lost(error.fact)
                     continue
+                channel.back()
                 self._queue.extend(events)
+
+    def _look_at_cluster(self, now: Instant) -> None:
+        if self._pods is not None and not self._world.cluster.unreachable:
+            shown = self._world.pods_shown(now)
+            if shown != self._pods_told:
+                self._pods_told = shown
+                self._queue.extend(self._pods.update(WatchEvent("sync", self._world.pod_objects())))
+        for watch in self._watches:
+            self._queue.extend(watch.look(self._world.cluster, now))
+
+
+@dataclass
+class _Watch:
+    """One watch of the API server, which tells what is there whenever anything changed."""
+
+    kind: str
+    namespace: str
+    labels: str
+    name: str
+    update: Callable[[WatchEvent], list[Event]]
+    channel: Channel
+    told: int = -1
+    silent_since: Instant | None = None
+
+    def look(self, cluster: Mortal, now: Instant) -> list[Event]:
+        if cluster.unreachable:
+            self.silent_since = now if self.silent_since is None else self.silent_since
+            if now - self.silent_since >= 30.0:  # as long as the real one tries to connect again by itself
+                self.channel.lost("no connection for 30 s")
+            return []
+        self.silent_since = None
+        self.channel.back()
+        if cluster.version == self.told:
+            return []
+        self.told = cluster.version
+        found = cluster.listing(self.kind, self.namespace, self.labels)
+        items = tuple(one for one in found if not self.name or one["metadata"]["name"] == self.name)
+        return self.update(WatchEvent("sync", items))
 
 
 def _crossed(before: Instant, now: Instant, phase: float) -> bool:
