@@ -6,19 +6,25 @@ run's: it is older than that run, so it counts for nothing, and it is taken away
 
 from __future__ import annotations
 
-from harness.core.clock import Bounds
+import math
+
+from harness.core.clock import Bounds, Instant
 from harness.core.errors import DrillError
 from harness.core.inbox import INBOX_LABEL, read
 from harness.ports.cluster import Cluster, Ref
 
 
-def sweep(cluster: Cluster, namespace: str) -> int:
-    """Delete every message in a namespace; how many. The caller holds the namespace's lock and has not begun to
-    listen. Only what can be read as a message is touched: a label alone makes nobody's ConfigMap ours. What cannot be
-    deleted is left; raises what listing raises."""
+def sweep(cluster: Cluster, namespace: str, *, before: Instant = math.inf) -> int:
+    """Delete the messages in a namespace that the API server stamped before that instant of its clock; how many.
+
+    The caller knows that no run listens: it holds the namespace's lock, or the messages are older than any run. Only
+    what can be read as a message is touched: a label alone makes nobody's ConfigMap ours. What cannot be deleted is
+    left; raises what listing raises.
+    """
     swept = 0
     for body in cluster.list("ConfigMap", namespace, f"{INBOX_LABEL}=true"):
-        if read(body, verified=False, offset=Bounds.at(0.0), seen_at=float("inf")) is None:
+        act = read(body, verified=False, offset=Bounds.at(0.0), seen_at=math.inf)
+        if act is None or act.at.earliest >= before:
             continue
         meta = body["metadata"]
         try:

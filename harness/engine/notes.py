@@ -10,9 +10,11 @@ import contextlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import get_args
 
-from harness.core.clock import Instant, utc
+from harness.core.clock import Instant, dated, utc
 from harness.core.errors import DrillError
+from harness.core.event import UndoDone
 from harness.engine.recovery import Recovered
 from harness.engine.undo_records import RUN_LABEL, created_at
 from harness.ports.cluster import AlreadyExists, Cluster, Json, NotFound, OutcomeUnknown, Ref
@@ -20,6 +22,9 @@ from harness.ports.cluster import AlreadyExists, Cluster, Json, NotFound, Outcom
 LABEL = "drill.internal/recovered"
 KEPT_FOR = 7 * 86400.0
 """Seconds after which the sweeper removes a note that nobody has fetched."""
+_LONGEST = 366 * 86400.0
+"""Seconds that no recovery takes."""
+_OUTCOMES = frozenset(get_args(UndoDone.model_fields["outcome"].annotation))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -85,7 +90,7 @@ def read(cluster: Cluster, namespace: str) -> list[Note]:
     """The notes in a namespace, oldest first; one that cannot be read is nobody's word and is left out."""
     found = []
     for body in cluster.list("ConfigMap", namespace, f"{LABEL}=true"):
-        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
             found.append(_read(body))
     return sorted(found, key=lambda one: one.at)
 
@@ -116,11 +121,13 @@ def _read(body: Json) -> Note:
     for key in ("run_id", "fault"):  # they lead to a folder of runs
         if not _NAME.fullmatch(texts[key]):
             raise ValueError(f"{texts[key]!r} is not a name")
+    if texts["outcome"] not in _OUTCOMES or not 0 <= float(payload["seconds"]) <= _LONGEST:
+        raise ValueError("it does not say how an undo ended")
     return Note(
         **texts,
         clean=payload["clean"] is True,
         differences=tuple(differences),
-        at=float(payload["at"]),
+        at=dated(float(payload["at"])),
         seconds=float(payload["seconds"]),
         name=body["metadata"]["name"],
         created=created_at(body),

@@ -15,8 +15,7 @@ from typing import Any
 
 from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError, RollbackIncomplete
-from harness.core.inbox import INBOX_LABEL
-from harness.engine import notes, undo_records
+from harness.engine import messages, notes, undo_records
 from harness.engine.lease import DURATION, NAME, RECOVERING, Keeper, Lease, Watched, holder_of
 from harness.engine.recovery import Recovered, recover
 from harness.engine.stopping import OPT_IN_LABEL
@@ -228,10 +227,7 @@ class Sweeper:
         """Where no run is on: remove messages that nobody will read, and notes that nobody fetched."""
         server = self._clock.now() + self._offset
         notes.forget_old(self._cluster, namespace, server)
-        for body in self._cluster.list("ConfigMap", namespace, f"{INBOX_LABEL}=true"):
-            if server - undo_records.created_at(body) > MESSAGES_KEPT_FOR:
-                meta = body["metadata"]
-                self._cluster.delete(Ref("ConfigMap", namespace, meta["name"]), uid=meta["uid"])
+        messages.sweep(self._cluster, namespace, before=server - MESSAGES_KEPT_FOR)
 
     def _beat(self) -> None:
         now = self._clock.now()

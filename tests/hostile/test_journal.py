@@ -17,10 +17,8 @@ from harness.adapters.system_clock import SystemClock
 from harness.core.errors import BadInput, ExitCode
 from harness.core.event import NOTHING_BEFORE, Record, RunStarted, decode, digest_of_line, encode
 from harness.core.history import History
-from harness.engine.recovery import Recovered
-from harness.engine.undo_records import UndoRecord
+from harness.engine.notes import Note
 from harness.loading import parse
-from harness.ports.cluster import Ref
 from harness.wiring import Settings, judge_run
 from harness.wiring.judging import close_journal
 from tests.fakes.drill import experiment_data
@@ -143,10 +141,10 @@ def test_a_recovery_continues_the_chain(tmp_path: Path) -> None:
     folder = tmp_path / start.run_id
     written(folder, half)
     judge_run(folder)
-    ref = Ref("ConfigMap", "nova-staging", "x")
-    record = UndoRecord(run_id=start.run_id, fault="memory", kind="memory-limit", undo={}, order=0, ref=ref)
-    done = Recovered(record, "restored", "", clean=True, differences=(), seconds=1.0)
-    close_journal(Settings(runs=tmp_path), done, SystemClock())
+    note = Note(
+        start.run_id, "memory", "recover", "restored", "", clean=True, differences=(), at=half[-1].at, seconds=1.0
+    )
+    assert close_journal(Settings(runs=tmp_path), note, SystemClock())
     lines = (folder / NAME).read_bytes().splitlines()
     assert len(lines) == len(half) + 3
     assert [json.loads(line)["prev"] for line in lines[1:]] == [digest_of_line(line) for line in lines[:-1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -11,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.clock import Bounds, utc
-from harness.core.event import AlertTransition, Event, InjectDone, PageReceived
+from harness.core.event import AlertTransition, Event, InjectDone, PageReceived, UndoDone
 from harness.core.expressions import fits
 from harness.core.history import History, entry
 from harness.core.inbox import INBOX_LABEL, MAX_TEXT, message
 from harness.core.inbox import read as read_message
 from harness.core.milestone import milestones
+from harness.engine import notes
 from harness.engine.messages import sweep
 from harness.engine.observe import InboxTracker, PagerRound
 from harness.ports.cluster import Forbidden, WatchEvent
@@ -109,6 +111,52 @@ def test_what_the_dead_left_is_swept_and_nothing_else() -> None:
     assert sweep(cluster, "nova-staging") == 3
     assert [body["metadata"]["name"] for body in cluster.list("ConfigMap", "nova-staging")] == ["theirs"]
     assert sweep(cluster, "nova-staging") == 0
+
+
+def test_what_may_still_be_heard_is_not_swept() -> None:
+    cluster = FakeCluster(lambda: NOW)
+    cluster.create({"kind": "Namespace", "metadata": {"name": "nova-staging"}})
+    cluster.create(message("nova-staging", actor="emma", action="note", text="new"))
+    assert sweep(cluster, "nova-staging", before=NOW - 60) == 0
+    assert sweep(cluster, "nova-staging", before=NOW + 60) == 1
+
+
+GOOD_NOTE = {
+    "run_id": "r1", "fault": "memory", "by": "sweeper", "outcome": "restored", "detail": "", "clean": True,
+    "differences": [], "at": NOW, "seconds": 1.0,
+}  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(GOOD_NOTE)),
+        st.sampled_from(
+            [None, 7, -1.0, 1e300, float("nan"), float("inf"), "../x", "restored", "x", "", [], [1], {}, True]
+        ),
+        max_size=3,
+    )
+)
+def test_any_note_is_read_or_nobodys_word(changes: dict[str, Any]) -> None:
+    _reads_notes(json.dumps({**GOOD_NOTE, **changes}))
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "", "7", "null", '{"run_id":"r1"}', "1e999", "\x00", '{"at":' * 20_000])
+def test_a_note_that_parsers_fall_over_is_nobodys_word(text: str) -> None:
+    assert _reads_notes(text) == 0
+
+
+def _reads_notes(text: str) -> int:
+    cluster = FakeCluster(lambda: NOW)
+    cluster.create({"kind": "Namespace", "metadata": {"name": "n"}})
+    meta = {"name": "drill-recovered-x", "namespace": "n", "labels": {notes.LABEL: "true"}}
+    cluster.create({"kind": "ConfigMap", "metadata": meta, "data": {"note": text}})
+    found = notes.read(cluster, "n")
+    for one in found:
+        assert str(one)
+        at = Bounds(earliest=one.at - one.seconds, latest=one.at)
+        assert UndoDone(fault=one.fault, outcome=one.outcome, at=at)
+    return len(found)
 
 
 def test_what_cannot_be_swept_is_left() -> None:
@@ -208,9 +256,17 @@ def test_any_expression_answers_soon(pattern: str, length: int) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "value", "found"),
-    [("High.*", "HighQueueDepth", True), ("HighQueueDepth|Other", "Other", True),
-     ("(High|Low)QueueDepth", "HighQueueDepth", True), ("node[0-9]+", "node12", True), ("worker-.*-[a-z]{5}", "worker-7c9d5b-abcde", True), ("x", "y", False),
-     ("(", "x", None), ("(a)?b", "b", True), ("|".join(f"Alert{n}" for n in range(150)), "Alert7", True)],
-)  # fmt: skip
+    [
+        ("High.*", "HighQueueDepth", True),
+        ("HighQueueDepth|Other", "Other", True),
+        ("(High|Low)QueueDepth", "HighQueueDepth", True),
+        ("node[0-9]+", "node12", True),
+        ("worker-.*-[a-z]{5}", "worker-7c9d5b-abcde", True),
+        ("x", "y", False),
+        ("(", "x", None),
+        ("(a)?b", "b", True),
+        ("|".join(f"Alert{n}" for n in range(150)), "Alert7", True),
+    ],
+)
 def test_usual_expressions_are_tried(pattern: str, value: str, found: bool | None) -> None:
     assert fits(pattern, value) is found

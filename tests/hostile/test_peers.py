@@ -31,6 +31,7 @@ from harness.core.event import ResponderActed
 from harness.core.experiment import ExpectedAlert
 from harness.core.inbox import read as read_message
 from harness.core.pods import pod_state
+from harness.core.promql import matchers as promql_matchers
 from harness.ports import payload
 from harness.ports.cluster import Ref
 from harness.ports.endpoint import Answer
@@ -542,6 +543,15 @@ def test_a_name_is_quoted_in_a_filter_of_alertmanager(name: str) -> None:
         (matcher,) = matchers(sent)
         assert (matcher.name, matcher.value, matcher.is_regex, matcher.is_equal) == ("alertname", name, False, True)
         transport.close()
+
+
+@given(st.dictionaries(st.sampled_from(["severity", "team", "a_b"]), st.text() | st.sampled_from(NAMES)))
+def test_a_label_of_an_alert_is_quoted_in_promql(labels: dict[str, str]) -> None:
+    """Alertmanager quotes as PromQL does, so its reader is asked what was written."""
+    found = matchers("{" + promql_matchers(labels) + "}") if sum(map(len, labels.values())) < 1000 else []
+    assert {one.name: one.value for one in found} == labels
+    assert not [one for one in found if one.is_regex or not one.is_equal]
+    assert "\n" not in promql_matchers(labels)
 
 
 @pytest.mark.parametrize(
