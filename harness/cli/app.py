@@ -261,8 +261,9 @@ def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
     """
     known.output, known.runs = output, runs
     from harness import wiring
+    from harness.wiring.judging import run_folder
 
-    outcome = wiring.judge_run(wiring.run_folder(run, runs))
+    outcome = wiring.judge_run(run_folder(run, runs))
     _screen(output).outcome(
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )
