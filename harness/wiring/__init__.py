@@ -15,7 +15,7 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
-from harness.wiring.judging import judge_run, run_folder
+from harness.wiring.judging import judge_run
 from harness.wiring.session import run_drill
 from harness.wiring.settings import RecoverOutcome, RunOutcome, Settings, StatusReport, version
 
@@ -34,7 +34,6 @@ __all__ = [
     "respond",
     "resume",
     "run_drill",
-    "run_folder",
     "status",
     "sweep",
     "version",

@@ -271,4 +271,4 @@ def test_a_runbook_is_never_a_link() -> None:
     chain = replace(MADE["met"].chains[0], runbook_url=url)
     formats = render(replace(MADE["met"], chains=(chain,)))
     assert f"<code>{url.replace(chr(39), '&#39;')}</code>" in formats["report.html"].decode()
-    assert 'href="javascript' not in formats["report.html"].decode()
+    assert '<a href="javascript' not in formats["report.html"].decode()
