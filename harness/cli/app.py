@@ -261,9 +261,8 @@ def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
     """
     known.output, known.runs = output, runs
     from harness import wiring
-    from harness.wiring.judging import run_folder
 
-    outcome = wiring.judge_run(run_folder(run, runs))
+    outcome = wiring.judge_run(_run_folder(run, runs))
     _screen(output).outcome(
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )
@@ -437,6 +436,12 @@ def version() -> ExitCode:
 
     click.echo(f"drill {installed()}")
     return ExitCode.MET
+
+
+def _run_folder(run: str, runs: Path) -> Path:
+    """The folder that a person means by RUN: its path, or the name of one of `runs`. Whatever the text, it is one."""
+    named = os.path.isdir(runs / run) and not os.path.isdir(run)  # noqa: PTH112 - Path.is_dir raises where a name is too long
+    return runs / run if named else Path(run)
 
 
 def _as_code(value: object) -> ExitCode:

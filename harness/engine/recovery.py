@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError
-from harness.engine.undo_records import UndoRecord, discard, readable
+from harness.engine.undo_records import UNREADABLE, UndoRecord, discard, readable
 from harness.ports.cluster import Cluster
 from harness.ports.fault import Fault, UndoOutcome
 
@@ -92,6 +92,8 @@ def _bring_back(
             outcome = fault.undo(record.undo, cluster, force=force)
         except DrillError as error:  # one that fails must not keep the others from being tried
             outcome = UndoOutcome("refused", error.fact)
+        except UNREADABLE as error:  # nor one that is labelled as a record and tells no fault what it needs
+            outcome = UndoOutcome("refused", f"{record.ref} is not a record of {record.kind}: {error!r}")
     say(f"{outcome.outcome}: {outcome.detail}")
     return _Undone(record, outcome, started)
 
@@ -112,6 +114,8 @@ def _finish(
             left = settle(faults[record.kind], record.undo, cluster, clock, wait)
         except DrillError as error:
             left = (f"could not be compared: {error.fact}",)
+        except UNREADABLE as error:
+            left = (f"could not be compared: {record.ref} is not a record of {record.kind}: {error!r}",)
     # A vanished target has nothing left to put back: keeping its record would block every later run.
     clean = not left
     # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.

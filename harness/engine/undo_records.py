@@ -23,6 +23,8 @@ OVERDUE_GRACE = 120.0
 DEFAULT_OVERDUE_AFTER = 7200.0
 """Seconds, for records of schema 1, which did not say."""
 LONGEST_OVERDUE_AFTER = 7 * 86400.0
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
+"""What reading a stranger's text may raise: nobody's record must keep an honest one from being undone."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -106,7 +108,7 @@ def readable(cluster: Cluster, namespace: str) -> tuple[list[UndoRecord], list[R
         ref = Ref("ConfigMap", namespace, body["metadata"]["name"])
         try:
             record = _read(body, ref)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             broken.append(_unreadable(ref, error))
         else:
             found.append((body["metadata"].get("creationTimestamp", ""), record.order, record))

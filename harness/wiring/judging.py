@@ -38,12 +38,6 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
     )
 
 
-def run_folder(run: str, runs: Path) -> Path:
-    """The folder that a person means by RUN: one of `runs` by its name, else a folder by its path."""
-    inside = os.path.isdir(runs / run)  # noqa: PTH112 - which raises nothing, however strange the name
-    return runs / run if inside and not os.path.isdir(run) else Path(run)  # noqa: PTH112 - as above
-
-
 def read_run(path: Path) -> tuple[AnyExperiment, History, str]:
     """The tuned experiment, the history in a run's folder, and the journal's head ("" where it is not chained)."""
     from harness import loading

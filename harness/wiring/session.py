@@ -174,6 +174,7 @@ class _Session:
         recorder: Recorder,
         on_view: Callable[[View], None] | None,
     ) -> None:
+        from harness.engine import messages
         from harness.engine.lease import Keeper, Lease
         from harness.engine.notes import note
         from harness.engine.preflight import Preflight
@@ -201,6 +202,8 @@ class _Session:
                         told(self._settings, cluster, namespace, note(one, holder, self._clock.now()), self._clock)
 
                 preflight.leftovers(tell)
+                with contextlib.suppress(DrillError):  # they count for nothing, and only pile up
+                    messages.sweep(cluster, namespace)
                 with contextlib.suppress(DrillError):
                     fetch_notes(self._settings, cluster, namespace, self._clock)
                 ready = preflight.run(identity)

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
+from harness.catalog import faults
 from harness.core.errors import RollbackIncomplete
+from harness.core.snapshot import snapshot
 from harness.engine import undo_records
+from harness.engine.recovery import recover
 from tests.fakes.cluster import FakeCluster
+from tests.fakes.drill import Drill
+from tests.fakes.world import NAMESPACE as WORLD
+from tests.fakes.world import Killed, World
 
 NAMESPACE = "shop"
 
@@ -41,6 +47,10 @@ def test_an_honest_record_is_read() -> None:
         {"fault": "\x1b[2Jall is well"},
         {"kind": ""},
         {"kind": 7},
+        {"order": float("inf")},
+        {"overdue_after": float("nan")},
+        {"overdue_after": -1},
+        {"overdue_after": 1e12},
     ],
 )
 def test_a_forged_record_leads_nowhere(changes: dict[str, Any]) -> None:
@@ -48,3 +58,44 @@ def test_a_forged_record_leads_nowhere(changes: dict[str, Any]) -> None:
         undo_records.load(forged(**changes), NAMESPACE)
     assert refused.value.slug == "undo-record-unreadable"
     assert "\x1b" not in refused.value.fact
+
+
+def test_a_record_that_parsers_fall_over_is_told_and_stops_nothing() -> None:
+    cluster = forged()
+    body = cluster.list("ConfigMap", NAMESPACE)[0]
+    body["metadata"] = {"name": "deep", "namespace": NAMESPACE, "labels": {undo_records.LABEL: "true"}}
+    cluster.put({**body, "data": {"record": "[" * 50_000}})
+    records, broken = undo_records.readable(cluster, NAMESPACE)
+    assert [record.ref.name for record in records] == ["forged"]
+    assert ["deep" in error.fact for error in broken] == [True]
+
+
+def test_a_record_that_tells_its_fault_nothing_keeps_no_other_from_being_undone() -> None:
+    world = World()
+    before = snapshot(world.deployment)
+    drill = Drill(world=world)
+    drill.feed.when(lambda _: drill.history.open_faults() != (), _die)
+    with pytest.raises(Killed):
+        drill.run()
+    world.cluster.dead = False
+    empty = {"schema": 1, "run_id": "run-0", "fault": "x", "kind": "memory-limit", "order": 9, "undo": {}}
+    world.cluster.put({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "empty", "namespace": WORLD, "labels": {undo_records.LABEL: "true"}},
+        "data": {"record": json.dumps(empty)},
+    })  # fmt: skip
+
+    def wait(seconds: float) -> bool:
+        world.run_for(seconds)
+        return True
+
+    done = recover(world.cluster, WORLD, faults(), world.clock, wait, lambda _: None)
+    assert {one.record.run_id: one.clean for one in done} == {"run-0": False, "run-1": True}
+    assert snapshot(world.deployment) == before
+    assert [record.ref.name for record in undo_records.load(world.cluster, WORLD)] == ["empty"]
+
+
+def _die(world: World) -> None:
+    world.cluster.dead = True
+    raise Killed
