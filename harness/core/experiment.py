@@ -84,6 +84,12 @@ class NamedCondition(Condition):
     name: str = Field(min_length=1)
 
 
+class MeasuredEffect(Condition):
+    """An effect that Prometheus shows: the fault counts from when the condition holds. It must not hold before."""
+
+    within: Duration
+
+
 class Signal(Frozen):
     """The curve that the live view and the report draw."""
 
@@ -107,6 +113,17 @@ class FaultSpec(Frozen):
     blast_radius: BlastRadius
     accepted_owners: tuple[str, ...] = ()
     """Controllers that manage the changed field and were suspended for the drill, as the refusal names them."""
+
+
+def measured_effect(spec: FaultSpec) -> MeasuredEffect | None:
+    """The condition by which a fault is proved, where it is proved by one."""
+    effect = getattr(spec, "effect", None)
+    return effect if isinstance(effect, MeasuredEffect) else None
+
+
+def effect_signal(fault_id: str) -> str:
+    """The signal name under which the samples of a measured effect are journalled."""
+    return f"effect: {fault_id}"
 
 
 class ExpectedAlert(Frozen):

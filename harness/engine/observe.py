@@ -31,7 +31,7 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
 )
-from harness.core.experiment import AnyExperiment, ExpectedAlert
+from harness.core.experiment import AnyExperiment, ExpectedAlert, effect_signal, measured_effect
 from harness.core.expressions import fits
 from harness.core.inbox import read as read_message
 from harness.core.milestone import operand_signal
@@ -98,6 +98,8 @@ def signals(experiment: AnyExperiment) -> dict[str, str]:
     named["recovered"] = experiment.recovered.query
     named |= {guard_signal(c): c.query for c in experiment.must_hold}
     named |= {abort_signal(c.name): c.query for c in experiment.abort}
+    effects = {fault.id: measured_effect(fault) for fault in experiment.faults}
+    named |= {effect_signal(fault): effect.query for fault, effect in effects.items() if effect is not None}
     return named
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from harness.core.alerting import floor
 from harness.core.clock import Bounds, Clock, Instant, utc
-from harness.core.errors import DrillError, Refused, RollbackIncomplete
+from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
-from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec
+from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec, measured_effect
 from harness.core.inbox import POLICY
 from harness.core.quantity import format_duration
 from harness.engine import guards
@@ -148,6 +148,7 @@ class Preflight:
         self._quiet(rules)
         self._plans()
         self._steady(offsets.prometheus, scrape)
+        self._provable(offsets.prometheus, scrape)
         return Ready(
             offsets=offsets,
             scrape_interval=scrape,
@@ -161,7 +162,7 @@ class Preflight:
         with self._check("permissions") as tell:
             needs = [*guards.own_needs(namespace), *self._needs]
             for spec in self._experiment.faults:
-                needs += [guards.Need(verb, kind, namespace) for verb, kind in self._faults[spec.kind].verbs]
+                needs += [guards.Need(verb, kind, namespace) for verb, kind in self._faults[spec.kind].verbs(spec)]
             tell(f"{guards.check_permissions(cluster, needs)} permissions asked and granted")
             tell.warn(guards.excess_warning(cluster, namespace))
 
@@ -333,6 +334,34 @@ class Preflight:
         for condition in self._experiment.steady_state:
             with self._check(f"steady state: {condition.name}") as tell:
                 tell(self._hold(condition, offset, scrape))
+
+    def _provable(self, offset: Bounds, scrape: float) -> None:
+        """What Prometheus measures must be able to prove an effect: it says something, and not yes already."""
+        for spec in self._experiment.faults:
+            effect = measured_effect(spec)
+            if effect is None:
+                continue
+            with self._check(f"effect of {spec.id} can be measured") as tell:
+                step = max(1.0, float(round(scrape)))
+                newest = ((self._clock.now() + offset.middle) // step) * step
+                series = self._peers.metrics.grid(effect.query, newest - step, newest, step)
+                if len(series) > 1:
+                    raise BadInput(
+                        "effect-ambiguous",
+                        f"{effect.query} answers {len(series)} series",
+                        expected="one series, whose value is compared with the bound",
+                        remedy=f"aggregate it (sum, max) in `effect` of fault {spec.id}",
+                    )
+                values = [value for one in series for _, value in one.samples]
+                if values and effect.holds(values[-1]):
+                    raise Refused(
+                        "effect-proves-nothing",
+                        f"{effect} holds before fault {spec.id} is injected: it is {values[-1]:g}",
+                        expected="a condition that only the fault brings about",
+                        remedy=f"edit `effect` of fault {spec.id}, or wait until the system is well",
+                    )
+                tell(f"{effect.query} is {values[-1]:g}" if values else f"{effect.query} answers nothing yet")
+                tell.warn("" if values else f"without a value of {effect.query} the fault will not count")
 
     def _hold(self, condition: Condition, offset: Bounds, scrape: float) -> str:
         """Wait until the condition has held for its window, judged on Prometheus' own samples."""

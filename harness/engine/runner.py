@@ -25,12 +25,14 @@ from harness.core.event import (
     PodsSeen,
     Record,
     RunEnded,
+    SignalRead,
     StopAsked,
     UndoDone,
     UndoStarted,
     UndoStored,
 )
-from harness.core.experiment import AnyExperiment, Profile
+from harness.core.evidence import evidence
+from harness.core.experiment import AnyExperiment, FaultSpec, Profile, effect_signal
 from harness.core.history import History, entry
 from harness.engine import undo_records
 from harness.engine.lease import Lease
@@ -130,24 +132,18 @@ class Runner:
 
     def _observe(self, event: Event) -> None:
         self._recorder.add(event)
-        if isinstance(event, PodsSeen):
-            self._prove(event.fault)
+        for spec in self._context.experiment.faults:
+            told = isinstance(event, PodsSeen) and event.fault == spec.id
+            if told or (isinstance(event, SignalRead) and event.signal == effect_signal(spec.id)):
+                self._prove(spec)
 
-    def _prove(self, fault_id: str) -> None:
-        if any(e.fault == fault_id for e in self._history.all(EffectProved)):
+    def _prove(self, spec: FaultSpec) -> None:
+        if any(e.fault == spec.id for e in self._history.all(EffectProved)):
             return
-        injected = next((e for e in self._history.all(InjectDone) if e.fault == fault_id), None)
-        if injected is None or injected.outcome == "failed":
-            return
-        spec = self._context.experiment.fault(fault_id)
-        seen = [
-            (record, event)
-            for record, event in self._history.records(PodsSeen)
-            if event.fault == fault_id and record.at >= injected.at.earliest
-        ]
-        proof = self._context.faults[spec.kind].proof(spec, seen, injected.at)
+        found = evidence(spec, self._history)
+        proof = None if found is None else self._context.faults[spec.kind].proof(spec, found)
         if proof is not None:
-            self._recorder.add(EffectProved(fault=fault_id, at=proof.at, proof=proof.proof, evidence=proof.evidence))
+            self._recorder.add(EffectProved(fault=spec.id, at=proof.at, proof=proof.proof, evidence=proof.evidence))
 
     def _act(self, intent: Intent, why: str) -> None:
         match intent.do:

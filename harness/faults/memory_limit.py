@@ -7,20 +7,19 @@ many distinct pods as declared, carrying the lowered limit, were OOM-killed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
-from harness.core.event import Change, PodsSeen, Record
+from harness.core.event import Change
 from harness.core.experiment import FaultSpec, Frozen
 from harness.core.quantity import Duration, Memory, parse_memory
 from harness.core.snapshot import snapshot
 from harness.core.workload import changes, check_at_rest, pod_labels, replicas
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
-from harness.ports.fault import Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome, UndoRecord
 
 _ATTEMPTS = 3
 
@@ -47,7 +46,10 @@ class MemoryLimit:
     """The fault `memory-limit`."""
 
     kind: ClassVar[str] = "memory-limit"
-    verbs: ClassVar[tuple[tuple[str, str], ...]] = (("get", "Deployment"), ("patch", "Deployment"))
+
+    def verbs(self, spec: MemoryLimitSpec) -> tuple[tuple[str, str], ...]:
+        """See ports.fault."""
+        return ("get", "Deployment"), ("patch", "Deployment")
 
     def plan(self, spec: MemoryLimitSpec, namespace: str, cluster: Cluster) -> Plan:
         """See ports.fault. Refuses a limit that is not lower, or that the container's request exceeds."""
@@ -132,7 +134,7 @@ class MemoryLimit:
         """See ports.fault."""
         return PodSelector(undo["labels"], undo["container"])
 
-    def proof(self, spec: MemoryLimitSpec, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
+    def proof(self, spec: MemoryLimitSpec, evidence: Evidence) -> Proof | None:
         """See ports.fault. A kill counts once per pod, and only in pods that carry the lowered limit.
 
         The kubelet stamps a termination in whole seconds, so the kill lies within the second that follows; the watch
@@ -140,12 +142,12 @@ class MemoryLimit:
         """
         killed: dict[str, tuple[Bounds, int, str]] = {}
         lowest: tuple[int, Bounds, int] | None = None
-        for record, event in seen:
+        for record, event in evidence.pods:
             for pod in event.pods:
                 if pod.uid in killed or pod.oom_killed_at is None or not _same(pod.memory_limit, spec.limit):
                     continue
                 at = Bounds(earliest=pod.oom_killed_at, latest=pod.oom_killed_at + 1.0)
-                at = at.clipped(not_before=injected.earliest, not_after=record.at)
+                at = at.clipped(not_before=evidence.injected.earliest, not_after=record.at)
                 killed[pod.uid] = (at, record.seq, pod.name)
             ready = sum(pod.ready for pod in event.pods)
             if lowest is None and (spec.effect.ready_at_most is None or ready <= spec.effect.ready_at_most):

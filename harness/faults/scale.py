@@ -7,20 +7,19 @@ replicas itself, a StatefulSet whose volumes would be deleted with its pods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
-from harness.core.event import Change, PodsSeen, Record
+from harness.core.event import Change
 from harness.core.experiment import FaultSpec, Frozen, split_object
 from harness.core.quantity import Duration
 from harness.core.snapshot import snapshot
 from harness.core.workload import changes, check_at_rest, pod_labels, replicas, title
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
-from harness.ports.fault import Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome, UndoRecord
 
 _ATTEMPTS = 3
 _KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
@@ -58,11 +57,11 @@ class Scale:
     """The fault `scale`."""
 
     kind: ClassVar[str] = "scale"
-    verbs: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("get", "Deployment"), ("patch", "Deployment"),
-        ("get", "StatefulSet"), ("patch", "StatefulSet"),
-        ("list", "HorizontalPodAutoscaler"),
-    )  # fmt: skip
+
+    def verbs(self, spec: ScaleSpec) -> tuple[tuple[str, str], ...]:
+        """See ports.fault."""
+        kind = _KINDS[split_object(spec.target)[0]]
+        return ("get", kind), ("patch", kind), ("list", "HorizontalPodAutoscaler")
 
     def plan(self, spec: ScaleSpec, namespace: str, cluster: Cluster) -> Plan:
         """See ports.fault. Refuses what is not a loss of pods, what is not at rest, and what others scale."""
@@ -149,14 +148,15 @@ class Scale:
         """See ports.fault."""
         return PodSelector(undo["labels"], undo["container"])
 
-    def proof(self, spec: ScaleSpec, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
+    def proof(self, spec: ScaleSpec, evidence: Evidence) -> Proof | None:
         """See ports.fault. The loss lies between the write and the first sight of it: a pod that is told to leave
         counts as not ready at once, and nobody stamps that moment on our clock.
 
         All the target's pods carry its labels, so a stranger's pod with the same labels can hide the effect and never
         feign it.
         """
-        for record, event in seen:
+        injected = evidence.injected
+        for record, event in evidence.pods:
             ready = sum(pod.ready for pod in event.pods)
             if record.at >= injected.earliest and ready <= spec.effect.ready_at_most:
                 words = f"{spec.target} scaled to {spec.replicas}: {ready} ready (pod status)"

@@ -2,17 +2,16 @@
 
 A fault is a module with one class. `plan` only reads; `apply` and `undo` see only the record that `plan` made (plain
 data, durable in the cluster before `apply` runs) and both may be repeated; `differences` says whether it is really
-gone. `pods` and `proof` say how its effect shows.
+gone. `pods` and `proof` say how its effect shows: in pods, in what Prometheus measures, or in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from harness.core.clock import Bounds
-from harness.core.event import Change, PodsSeen, PodState, Record
+from harness.core.event import Change, PodState
+from harness.core.evidence import Evidence, Proof
 from harness.core.experiment import FaultSpec
 from harness.ports.cluster import Cluster, Json, Ref
 
@@ -42,15 +41,6 @@ class UndoOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """The effect is there: since when, in words, by which journal records."""
-
-    at: Bounds
-    proof: str
-    evidence: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PodSelector:
     """Which pods show the effect, and which of their containers."""
 
@@ -65,8 +55,10 @@ class Fault(Protocol[S_contra]):
     """See the module's head."""
 
     kind: ClassVar[str]
-    verbs: ClassVar[tuple[tuple[str, str], ...]]
-    """(verb, kind) pairs that apply and undo need, for preflight and for the RBAC test."""
+
+    def verbs(self, spec: S_contra) -> tuple[tuple[str, str], ...]:
+        """The (verb, kind) pairs that plan, apply, undo and differences use for this spec, for the preflight and for
+        the comparison with the Roles. Pure."""
 
     def plan(self, spec: S_contra, namespace: str, cluster: Cluster) -> Plan:
         """Resolve the target and capture the way back. Raises BadInput or Refused; changes nothing."""
@@ -81,11 +73,11 @@ class Fault(Protocol[S_contra]):
     def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
         """How the target differs from its snapshot, server-managed fields aside; empty when clean and settled."""
 
-    def pods(self, undo: UndoRecord) -> PodSelector:
-        """Whose state shows the effect."""
+    def pods(self, undo: UndoRecord) -> PodSelector | None:
+        """Whose state shows the effect; None where no pod's does."""
 
-    def proof(self, spec: S_contra, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
+    def proof(self, spec: S_contra, evidence: Evidence) -> Proof | None:
         """The proof of effect from what was seen since the injection, or None so far. Pure."""
 
 
-__all__ = ["Fault", "Json", "Plan", "PodSelector", "PodState", "Proof", "UndoOutcome", "UndoRecord"]
+__all__ = ["Evidence", "Fault", "Json", "Plan", "PodSelector", "PodState", "Proof", "UndoOutcome", "UndoRecord"]

@@ -242,6 +242,8 @@ class _Session:
         def on_injected(fault_id: str) -> None:
             plan = recorder.history.plans()[fault_id]
             selector = self._faults[plan.kind].pods(plan.undo)
+            if selector is None:
+                return
             tracker = PodsTracker(fault_id, selector)
             feed.watch(f"pods of {fault_id}", cluster, "Pod", namespace, selector.labels, tracker.update)
 

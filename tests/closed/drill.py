@@ -13,7 +13,7 @@ from harness.adapters.endpoints import HttpTransport
 from harness.adapters.prometheus import Prometheus as Metrics
 from harness.adapters.system_clock import SystemClock
 from harness.core.clock import Bounds
-from harness.core.event import AlertTransition, InjectDone, PodsSeen, Record, SignalRead
+from harness.core.event import AlertTransition, InjectDone, PodsSeen, SignalRead
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec
 from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL, message
@@ -24,8 +24,8 @@ from harness.engine.preflight import Peers, Preflight, Ready
 from harness.engine.runner import Context, Recorder, Runner
 from harness.ports.cluster import Cluster
 from harness.ports.endpoint import Endpoint
+from harness.ports.fault import Evidence, PodSelector, Proof, UndoOutcome, UndoRecord
 from harness.ports.fault import Plan as FaultPlan
-from harness.ports.fault import PodSelector, Proof, UndoOutcome, UndoRecord
 from harness.ports.metrics import Matcher, Notification, NotifierAlert, Route, Silence
 from tests.closed.peers import DEEP, RULES, SHALLOW, Exporter, Prometheus, Skewed
 from tests.fakes.cluster import FakeCluster
@@ -289,10 +289,12 @@ class Flip:
     """A fault whose target is the exporter."""
 
     kind: ClassVar[str] = "flip"
-    verbs: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, drill: Drill) -> None:
         self._drill = drill
+
+    def verbs(self, spec: FaultSpec) -> tuple[tuple[str, str], ...]:
+        return ()
 
     def plan(self, spec: FaultSpec, namespace: str, cluster: Cluster) -> FaultPlan:
         return FaultPlan("flip", targets=(), changes=(), pods=1, objects=1, undo={"depth": SHALLOW})
@@ -311,8 +313,9 @@ class Flip:
     def pods(self, undo: UndoRecord) -> PodSelector:
         return PodSelector("", "")
 
-    def proof(self, spec: FaultSpec, seen: Sequence[tuple[Record, PodsSeen]], injected: Bounds) -> Proof | None:
-        return Proof(injected, "flipped", tuple(record.seq for record, _ in seen)) if seen else None
+    def proof(self, spec: FaultSpec, evidence: Evidence) -> Proof | None:
+        seen = evidence.pods
+        return Proof(evidence.injected, "flipped", tuple(record.seq for record, _ in seen)) if seen else None
 
 
 class HeldNotifier:

@@ -196,7 +196,9 @@ class Drill:
 
         def on_injected(fault_id: str) -> None:
             plan = self.history.plans()[fault_id]
-            self.feed.watch_pods(fault_id, faults()[plan.kind].pods(plan.undo))
+            selector = faults()[plan.kind].pods(plan.undo)
+            if selector is not None:
+                self.feed.watch_pods(fault_id, selector)
 
         context = Context(
             experiment=self.experiment,

@@ -15,6 +15,7 @@ import pytest
 from harness import catalog
 from harness.core.clock import Bounds
 from harness.core.event import PodsSeen, Record
+from harness.core.evidence import Evidence
 from harness.core.pods import pod_state
 from harness.core.snapshot import snapshot
 from harness.core.workload import unsettled
@@ -189,16 +190,17 @@ def test_the_effect_is_proved_by_real_pods_and_gone_after_the_undo(stage: Stage)
     stage.fault.apply(undo, stage.cluster)
     injected = Bounds(earliest=begun, latest=time.time())
     chosen = stage.fault.pods(undo)
+    assert chosen is not None
     seen: list[tuple[Record, PodsSeen]] = []
 
     def proved() -> bool:
         pods = stage.cluster.list("Pod", stage.namespace, chosen.labels)
         event = PodsSeen(fault="broken", pods=tuple(pod_state(pod, chosen.container) for pod in pods))
         seen.append((Record(seq=len(seen), at=time.time(), event=event), event))
-        return stage.fault.proof(stage.spec, seen, injected) is not None
+        return stage.fault.proof(stage.spec, Evidence(injected, seen)) is not None
 
     stage.until(proved)
-    proof = stage.fault.proof(stage.spec, seen, injected)
+    proof = stage.fault.proof(stage.spec, Evidence(injected, seen))
     assert proof is not None
     assert re.search(stage.target.proof, proof.proof), proof.proof
     assert injected.earliest <= proof.at.earliest <= proof.at.latest <= seen[-1][0].at

@@ -10,6 +10,7 @@ import pytest
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, DrillError, Refused
 from harness.core.event import PodsSeen, PodState, Record
+from harness.core.evidence import Evidence
 from harness.core.snapshot import snapshot
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.ports.cluster import Conflict, Ref
@@ -233,18 +234,16 @@ OLD = pod("old", ready=True, limit="128Mi")
 
 
 def test_the_effect_needs_as_many_kills_as_declared_in_pods_of_ours() -> None:
-    assert FAULT.proof(spec(), [seen(12, OLD, pod("a", killed=11.0))], INJECTED) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [seen(12, OLD, pod("a", killed=11.0))])) is None
     foreign = pod("b", killed=11.0, limit="128Mi")
-    assert FAULT.proof(spec(), [seen(12, OLD, pod("a", killed=11.0), foreign)], INJECTED) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [seen(12, OLD, pod("a", killed=11.0), foreign)])) is None
     same = [seen(12, OLD, pod("a", killed=11.0)), seen(13, OLD, pod("a", killed=12.0))]
-    assert FAULT.proof(spec(), same, INJECTED) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, same)) is None
 
 
 def test_the_effect_is_bounded_by_the_stamp_and_by_the_watch() -> None:
-    proof = FAULT.proof(
-        spec(), [seen(12, OLD, pod("a", killed=11.0)), seen(13, OLD, pod("b", killed=12.0), pod("a", killed=11.0))],
-        INJECTED,
-    )  # fmt: skip
+    told = [seen(12, OLD, pod("a", killed=11.0)), seen(13, OLD, pod("b", killed=12.0), pod("a", killed=11.0))]
+    proof = FAULT.proof(spec(), Evidence(INJECTED, told))
     assert proof is not None
     assert (proof.at.earliest, proof.at.latest) == (12.0, 13.0)
     assert proof.evidence == (12, 13)
@@ -253,9 +252,9 @@ def test_the_effect_is_bounded_by_the_stamp_and_by_the_watch() -> None:
 def test_kills_without_loss_are_no_effect() -> None:
     others = (pod("c", ready=True, limit="128Mi"), pod("d", ready=True, limit="128Mi"))
     crowd = seen(13, OLD, *others, pod("a", killed=11.0), pod("b", killed=12.0))
-    assert FAULT.proof(spec(), [crowd], INJECTED) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [crowd])) is None
     later = seen(15, OLD, pod("a", killed=11.0), pod("b", killed=12.0))
-    proof = FAULT.proof(spec(), [crowd, later], INJECTED)
+    proof = FAULT.proof(spec(), Evidence(INJECTED, [crowd, later]))
     assert proof is not None
     assert proof.at.latest == 15.0
 
@@ -267,7 +266,7 @@ def test_a_limit_is_ours_however_the_server_spells_it(written: str, stored: str)
     FAULT.apply(undo, cluster)
     set_limit(cluster, stored)
     killed = seen(13, OLD, pod("a", limit=stored, killed=11.0), pod("b", limit=stored, killed=12.0))
-    assert FAULT.proof(spec(limit=written), [killed], INJECTED) is not None
+    assert FAULT.proof(spec(limit=written), Evidence(INJECTED, [killed])) is not None
     assert FAULT.undo(undo, cluster).outcome == "restored"
     assert limits(cluster) == ["20Mi", "128Mi"]
 

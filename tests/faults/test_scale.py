@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, DrillError, Refused
 from harness.core.event import PodsSeen, PodState, Record
+from harness.core.evidence import Evidence
 from harness.core.snapshot import snapshot
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.cluster import Conflict, Forbidden, Ref
@@ -343,13 +344,13 @@ def test_a_stateful_set_whose_volumes_would_go_is_refused() -> None:
 
 
 def test_every_call_that_it_makes_is_among_its_verbs() -> None:
-    cluster = world()
     for target in ("deployment/worker", "statefulset/store"):
+        cluster = world()
         undo = planned(cluster, target=target)
         FAULT.apply(undo, cluster)
         FAULT.undo(undo, cluster)
         FAULT.differences(undo, cluster)
-    assert {(call.verb, call.ref.kind) for call in cluster.calls} == set(FAULT.verbs)
+        assert {(call.verb, call.ref.kind) for call in cluster.calls} == set(FAULT.verbs(spec(target=target)))
 
 
 INJECTED = Bounds(earliest=10.0, latest=10.2)
@@ -363,8 +364,8 @@ def seen(at: float, *ready: bool) -> tuple[Record, PodsSeen]:
 
 def test_the_effect_is_the_first_sight_of_few_enough_ready_pods() -> None:
     many, few, none = seen(10.1, True, True, False), seen(10.4, True, False, False), seen(12.0)
-    assert FAULT.proof(spec(), [many], INJECTED) is None
-    proof = FAULT.proof(spec(), [many, few, none], INJECTED)
+    assert FAULT.proof(spec(), Evidence(INJECTED, [many])) is None
+    proof = FAULT.proof(spec(), Evidence(INJECTED, [many, few, none]))
     assert proof is not None
     assert (proof.at.earliest, proof.at.latest) == (10.0, 10.4)
     assert proof.evidence == (104,)
@@ -372,11 +373,11 @@ def test_the_effect_is_the_first_sight_of_few_enough_ready_pods() -> None:
 
 
 def test_what_was_seen_before_the_injection_proves_nothing() -> None:
-    assert FAULT.proof(spec(), [seen(9.9, True)], INJECTED) is None
-    assert FAULT.proof(spec(), [], INJECTED) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [seen(9.9, True)])) is None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [])) is None
 
 
 def test_the_effect_is_not_forgotten_when_pods_come_back() -> None:
-    proof = FAULT.proof(spec(), [seen(10.4, True), seen(11.0, True, True)], INJECTED)
+    proof = FAULT.proof(spec(), Evidence(INJECTED, [seen(10.4, True), seen(11.0, True, True)]))
     assert proof is not None
     assert proof.at.latest == 10.4

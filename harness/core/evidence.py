@@ -1,0 +1,59 @@
+"""What is known of a fault's effect: pure, from the history.
+
+A fault counts when its effect is proved, not when its write returned. What can prove one is gathered here, so that a
+fault's own `proof` is a sentence over it: the pods of its target as they were seen since the injection, and since when
+the condition of its `effect` holds on Prometheus' samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.core.clock import Bounds
+from harness.core.event import InjectDone, PodsSeen, Record
+from harness.core.experiment import FaultSpec, effect_signal, measured_effect
+from harness.core.history import History
+from harness.core.milestone import held_since
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The effect is there: since when, in words, by which journal records."""
+
+    at: Bounds
+    proof: str
+    evidence: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen of one fault since its injection."""
+
+    injected: Bounds
+    """The write: from before it was sent to the reply."""
+    pods: Sequence[tuple[Record, PodsSeen]] = ()
+    """The target's pods after every change, oldest first; empty for a fault that shows in none."""
+    measured: Proof | None = None
+    """Since when the condition of `effect` holds; None where it does not yet, or where there is none."""
+
+
+def evidence(spec: FaultSpec, history: History) -> Evidence | None:
+    """What there is to prove the effect of a fault by; None where it was not injected."""
+    injected = next((event for event in history.all(InjectDone) if event.fault == spec.id), None)
+    if injected is None or injected.outcome == "failed":
+        return None
+    pods = [
+        (record, event)
+        for record, event in history.records(PodsSeen)
+        if event.fault == spec.id and record.at >= injected.at.earliest
+    ]
+    return Evidence(injected.at, pods, _measured(spec, history, injected.at))
+
+
+def _measured(spec: FaultSpec, history: History, injected: Bounds) -> Proof | None:
+    condition = measured_effect(spec)
+    if condition is None:
+        return None
+    held = held_since(history, effect_signal(spec.id), condition, not_before=injected.earliest)
+    return None if held is None else Proof(held.at, held.source, held.evidence)

@@ -1,0 +1,309 @@
+"""Values of one live object, exchanged on condition and put back on condition: what most faults are.
+
+A way back is plain data: for each value its place, what was there and what the fault writes. A place is a list of
+steps from the object's root; a step is a member's name, or `{"name": N}` for the item of that name in a list whose
+order may change (containers, variables). Every write is one JSON patch (RFC 6902) that tests all that it relies on, so
+that it either finds the world as the record has it or changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import eq
+from typing import Any, Final
+
+from harness.core.errors import BadInput, Refused
+from harness.core.event import Change
+from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
+from harness.ports.fault import UndoOutcome, UndoRecord
+
+_ATTEMPTS = 3
+
+
+class _Absent:
+    """Nothing is there: not the same as null."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final = _Absent()
+Step = str | dict[str, str]
+Same = Callable[[Any, Any], bool]
+"""Whether two values mean the same: the API server may spell a quantity otherwise than it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path leads in an object as it is. `tests` hold the items' names; `value` is ABSENT where nothing is;
+    `is_item` says that it is an item of a list."""
+
+    pointer: str
+    tests: tuple[Json, ...]
+    value: Any
+    is_item: bool
+
+
+def place(body: Json, path: Sequence[Step]) -> Place | None:
+    """The place at a path; None where what would hold it is not there."""
+    at: Any = body
+    pointer, tests = "", list[Json]()
+    for depth, step in enumerate(path):
+        is_last = depth == len(path) - 1
+        if isinstance(step, dict):
+            if not isinstance(at, list):
+                return None
+            names = [one.get("name") if isinstance(one, dict) else None for one in at]
+            index = names.index(step["name"]) if step["name"] in names else None
+            if index is None:
+                return Place(f"{pointer}/-", tuple(tests), ABSENT, is_item=True) if is_last else None
+            pointer += f"/{index}"
+            at = at[index]
+            tests.append({"op": "test", "path": f"{pointer}/name", "value": step["name"]})
+        else:
+            if not isinstance(at, dict):
+                return None
+            pointer += "/" + step.replace("~", "~0").replace("/", "~1")
+            if step not in at:
+                return Place(pointer, tuple(tests), ABSENT, is_item=False) if is_last else None
+            at = at[step]
+    return Place(pointer, tuple(tests), at, is_item=bool(path) and isinstance(path[-1], dict))
+
+
+def written(path: Sequence[Step]) -> str:
+    """A path for people: "spec.template.spec.containers[worker].image"."""
+    return "".join(f"[{step['name']}]" if isinstance(step, dict) else f".{step}" for step in path).lstrip(".")
+
+
+def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> UndoRecord:
+    """The way back for writing each value (ABSENT removes it) at its path: identity, places, before and after.
+
+    Raises Refused where a path leads nowhere in the object, BadInput where a value is already what would be written.
+    """
+    found = []
+    for path, after in exchanges:
+        at = place(body, path)
+        if at is None:
+            raise _nowhere(_title(body), path)
+        if at.value is after or (ABSENT not in (at.value, after) and at.value == after):
+            raise _already(_title(body), path, after)
+        entry: Json = {"path": list(path), "pointer": at.pointer, "tests": list(at.tests), "is_item": at.is_item}
+        if at.is_item and at.value is not ABSENT:
+            entry["index"] = int(at.pointer.rpartition("/")[2])
+        found.append(entry | _kept("before", at.value) | _kept("after", after))
+    meta = body["metadata"]
+    record: UndoRecord = {
+        "kind": body["kind"],
+        "namespace": meta.get("namespace", ""),
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "values": found,
+    }
+    if any(entry["is_item"] for entry in found) and "generation" in meta:
+        record["generation"] = meta["generation"]
+    return record
+
+
+def changes(undo: UndoRecord) -> tuple[Change, ...]:
+    """What the fault changes, as plans show it."""
+    title = str(ref_of(undo))
+    return tuple(
+        Change(object=title, path=one["pointer"], before=one.get("before"), after=one.get("after"))
+        for one in undo["values"]
+    )
+
+
+def exchange(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, dry_run: bool = False) -> None:
+    """Write what the fault writes; repeating it is success. Raises Conflict where it is not what was captured."""
+    operations = [_identity(undo)]
+    if "generation" in undo:
+        operations.append({"op": "test", "path": "/metadata/generation", "value": undo["generation"]})
+    moves = [
+        _Move(one["pointer"], tuple(one["tests"]), _value(one, "before"), _value(one, "after"), one["is_item"])
+        for one in undo["values"]
+    ]
+    try:
+        cluster.patch(ref_of(undo), [*operations, *_in_order(moves)], dry_run=dry_run)
+    except Conflict:
+        if not dry_run:
+            body = cluster.get(ref_of(undo))
+            held = [_held(body, one) for one in undo["values"]]
+            ours = all(_is(one, "after", now, same) for now, one in zip(held, undo["values"], strict=True))
+            if body["metadata"]["uid"] == undo["uid"] and ours:
+                return
+        raise
+
+
+def restore(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, force: bool = False) -> UndoOutcome:
+    """Put back each value that still is what the fault wrote; a third value is somebody else's and is left, unless
+    forced. Raises Refused where a value cannot be put back because what held it is gone."""
+    ref = ref_of(undo)
+    for _ in range(_ATTEMPTS):
+        try:
+            body = cluster.get(ref)
+        except NotFound:
+            return UndoOutcome("vanished", f"{ref} no longer exists")
+        held = [(one, _held(body, one)) for one in undo["values"]]
+        ours = [(one, now) for one, now in held if _is(one, "after", now, same)]
+        if body["metadata"]["uid"] != undo["uid"]:
+            return _replaced(undo, ours)
+        changed = [(one, now) for one, now in held if not _is(one, "before", now, same)]
+        if not changed:
+            return UndoOutcome("already", "found back at " + _listed((one, _value(one, "before")) for one, _ in held))
+        foreign = [(one, now) for one, now in changed if not _is(one, "after", now, same)]
+        due = changed if force else [(one, now) for one, now in changed if _is(one, "after", now, same)]
+        try:
+            if due:
+                cluster.patch(ref, [_identity(undo), *_in_order([_back(ref, body, one, now) for one, now in due])])
+        except Conflict:
+            continue  # changed between the read and the write: look again
+        done = ", ".join(f"{written(one['path'])} {_shown(now)} -> {_shown(_value(one, 'before'))}" for one, now in due)
+        if foreign and not force:
+            return UndoOutcome("refused", _foreign(foreign) + (f" (restored: {done})" if done else ""))
+        return UndoOutcome("restored", done)
+    return UndoOutcome("refused", f"{ref} kept changing under {_ATTEMPTS} attempts to restore it")
+
+
+def ref_of(undo: UndoRecord) -> Ref:
+    """The object that a record is about."""
+    return Ref(undo["kind"], undo["namespace"], undo["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One value from `now` to `then`. `index` is where a list of now `length` items had it."""
+
+    pointer: str
+    tests: tuple[Json, ...]
+    now: Any
+    then: Any
+    is_item: bool
+    index: int | None = None
+    length: int = 0
+
+
+def _in_order(moves: Sequence[_Move]) -> list[Json]:
+    """The operations: first all tests, then what keeps its place, then what goes (last first) and what comes (first
+    first), so that no index is moved before it is used."""
+    tests = [test for move in moves for test in move.tests]
+    tests += [
+        {"op": "test", "path": move.pointer, "value": None if move.now is ABSENT else move.now}
+        for move in moves
+        if not (move.is_item and move.now is ABSENT)
+    ]
+    goes = [move for move in moves if move.then is ABSENT]
+    comes = [move for move in moves if move.now is ABSENT and move.then is not ABSENT]
+    stays = [move for move in moves if move not in goes and move not in comes]
+    goes.sort(key=lambda move: _position(move.pointer), reverse=True)
+    comes.sort(key=lambda move: -1 if move.index is None else move.index)
+    lengths = {_parent(move.pointer): move.length for move in comes}
+    for move in goes:
+        lengths[_parent(move.pointer)] = lengths.get(_parent(move.pointer), 0) - 1
+    added = []
+    for move in comes:
+        parent = _parent(move.pointer)
+        at = move.pointer if move.index is None else f"{parent}/{min(move.index, lengths[parent])}"
+        lengths[parent] += 1
+        added.append({"op": "add", "path": at, "value": move.then})
+    return [
+        *tests,
+        *({"op": "replace", "path": move.pointer, "value": move.then} for move in stays),
+        *({"op": "remove", "path": move.pointer} for move in goes),
+        *added,
+    ]
+
+
+def _parent(pointer: str) -> str:
+    return pointer.rpartition("/")[0]
+
+
+def _position(pointer: str) -> tuple[str, int]:
+    last = pointer.rpartition("/")[2]
+    return _parent(pointer), int(last) if last.isdigit() else -1
+
+
+def _back(ref: Ref, body: Json, one: Json, now: Any) -> _Move:
+    at = place(body, one["path"])
+    if at is None:
+        raise _nowhere(str(ref), one["path"])
+    holder = place(body, one["path"][:-1]) if at.is_item else None
+    length = 0 if holder is None else len(holder.value)
+    return _Move(at.pointer, at.tests, now, _value(one, "before"), at.is_item, one.get("index"), length)
+
+
+def _held(body: Json, one: Json) -> Any:
+    at = place(body, one["path"])
+    return ABSENT if at is None else at.value
+
+
+def _is(one: Json, when: str, now: Any, same: Same) -> bool:
+    """Whether the value is what was there `before`, or what the fault writes (`after`)."""
+    then = _value(one, when)
+    return now is then if ABSENT in (now, then) else bool(same(now, then))
+
+
+def _value(one: Json, when: str) -> Any:
+    return one.get(when, ABSENT)
+
+
+def _kept(when: str, value: Any) -> Json:
+    return {} if value is ABSENT else {when: value}
+
+
+def _identity(undo: UndoRecord) -> Json:
+    return {"op": "test", "path": "/metadata/uid", "value": undo["uid"]}
+
+
+def _title(body: Json) -> str:
+    return str(Ref(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{written(one['path'])} {_shown(value)}" for one, value in values)
+
+
+def _foreign(foreign: Sequence[tuple[Json, Any]]) -> str:
+    each = "; ".join(
+        f"{written(one['path'])} is {_shown(now)}, which is neither what the drill wrote "
+        f"({_shown(_value(one, 'after'))}) nor what was there before ({_shown(_value(one, 'before'))})"
+        for one, now in foreign
+    )
+    return f"{each}: somebody else changed it; `drill recover --force` overwrites it"
+
+
+def _replaced(undo: UndoRecord, ours: Sequence[tuple[Json, Any]]) -> UndoOutcome:
+    """Somebody made the object anew. One that carries what the fault wrote was copied from the broken one: it is still
+    broken, but no longer the object that we may write to."""
+    ref = ref_of(undo)
+    if not ours:
+        return UndoOutcome("vanished", f"{ref} is a new object of the same name")
+    each = "; ".join(
+        f"{written(one['path'])} is {_shown(now)} where {_shown(_value(one, 'before'))} was" for one, now in ours
+    )
+    return UndoOutcome(
+        "refused",
+        f"{ref} is a new object of the same name, and carries what the drill wrote: {each}: put it back by hand",
+    )
+
+
+def _already(title: str, path: Sequence[Step], value: Any) -> BadInput:
+    return BadInput(
+        "nothing-to-change",
+        f"{written(path)} of {title} is {_shown(value)} already",
+        expected="a value that differs from the present one",
+        remedy="edit the fault: what changes nothing breaks nothing",
+    )
+
+
+def _nowhere(title: str, path: Sequence[Step]) -> Refused:
+    return Refused(
+        "place-gone",
+        f"{title} has nothing at {written(path[:-1])} that could hold {written(path[-1:])}",
+        expected="an object that has the part which the fault changes",
+        remedy="restore it by hand from its manifest; `drill recover` then finds it clean",
+    )
