@@ -40,7 +40,8 @@ LABEL = "app.kubernetes.io/part-of"
 PART_OF = "nova-staging"
 NOTE = "drill.internal/declared"
 FIELD_MANAGER = "drill-staging"
-TOKEN_SECRET = "pager-token"  # noqa: S105 - the Secret's name
+SECRETS = ((MONITORING, "pager-token", "token"), (NAMESPACE, "llm-key", "key-current"))
+"""Namespace, name and data key of each secret value that is made on deployment."""
 LEASE = "drill"
 
 LONGEST_DRAIN = 900.0
@@ -48,7 +49,7 @@ LONGEST_DRAIN = 900.0
 STEADY_DEPTH = 20
 """Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
 
-_KINDS = "namespaces,deployments,services,configmaps"
+_KINDS = "namespaces,deployments,services,configmaps,serviceaccounts,roles,rolebindings"
 _ROLLOUT_TIMEOUT = 120.0
 
 
@@ -169,7 +170,7 @@ def _apply(kubectl: Kubectl, repository: Path, profile: Profile, ref: str, progr
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     namespaces = [document for document in documents if document["kind"] == "Namespace"]
     _server_side_apply(kubectl, yaml.safe_dump_all(namespaces), progress)
-    _ensure_token(kubectl)
+    _ensure_secrets(kubectl)
     _server_side_apply(kubectl, rendered, progress)
     _prune_config(kubectl, {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"})
 
@@ -210,20 +211,19 @@ def conflicts(stderr: str) -> list[str]:
     return found
 
 
-def _ensure_token(kubectl: Kubectl) -> None:
-    """The token between Alertmanager and the pager: made once per cluster, kept nowhere else."""
-    there = kubectl.must(
-        "get", "secret", TOKEN_SECRET, "--namespace", MONITORING, "--ignore-not-found", "--output=name"
-    )
-    if there.strip():
-        return
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": TOKEN_SECRET, "namespace": MONITORING, "labels": {LABEL: PART_OF}},
-        "stringData": {"token": secrets.token_urlsafe(32)},
-    }
-    kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=WRITE_TIMEOUT)
+def _ensure_secrets(kubectl: Kubectl) -> None:
+    """The secret values between the parts: made once per cluster, kept nowhere else. One that is there stays."""
+    for namespace, name, key in SECRETS:
+        there = kubectl.must("get", "secret", name, "--namespace", namespace, "--ignore-not-found", "--output=name")
+        if there.strip():
+            continue
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "labels": {LABEL: PART_OF}},
+            "stringData": {key: secrets.token_urlsafe(32)},
+        }
+        kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=WRITE_TIMEOUT)
 
 
 def _prune_config(kubectl: Kubectl, wanted: set[str]) -> None:
