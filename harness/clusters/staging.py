@@ -89,7 +89,11 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
             provider.load_image(image.archive, image.ref)
         with progress.step(f"staging manifests, profile {profile}", expect_seconds=3):
             _apply(kubectl, repository, profile, image.ref, progress)
-        live = _live(kubectl)
+        before, live = live, _live(kubectl)
+        for name in stale(before, live):
+            progress.say(f"restart: {name}, which was started with settings that are put back")
+            kubectl.must("rollout", "restart", f"deployment/{name}", "--namespace", NAMESPACE, timeout=WRITE_TIMEOUT)
+            live = _live(kubectl)
         _write_note(kubectl, declared, _fingerprint(live))
     if not all(rolled_out(item) for item in live if item["kind"] == "Deployment"):
         with progress.step("staging system rolls out; traffic climbs to its plateau", expect_seconds=20):
@@ -129,6 +133,33 @@ def _fingerprint(live: Sequence[dict[str, Any]]) -> str:
             mark = meta["generation"] if item["kind"] == "Deployment" else meta["resourceVersion"]
         facts.append([item["kind"], meta.get("namespace", ""), meta["name"], meta["uid"], mark])
     return hashlib.sha256(json.dumps(sorted(facts, key=str)).encode()).hexdigest()
+
+
+def stale(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[str]:
+    """Deployments of the staging namespace whose pods were started with an environment from a ConfigMap that has
+    changed since, and whose own spec has not, so that nothing but a restart reaches them."""
+
+    def marks(items: Sequence[dict[str, Any]], kind: str, mark: str) -> dict[str, object]:
+        mine = [item["metadata"] for item in items if item["kind"] == kind]
+        return {meta["name"]: meta[mark] for meta in mine if meta["namespace"] == NAMESPACE}
+
+    old, new = (marks(items, "ConfigMap", "resourceVersion") for items in (before, after))
+    changed = {name for name, version in new.items() if old.get(name, version) != version}
+    rolled = marks(before, "Deployment", "generation")
+    return [
+        item["metadata"]["name"]
+        for item in after
+        if item["kind"] == "Deployment"
+        and rolled.get(item["metadata"]["name"]) == item["metadata"]["generation"]
+        and changed & _environment(item)
+    ]
+
+
+def _environment(deployment: dict[str, Any]) -> set[str]:
+    """The ConfigMaps that the pods take into their environment."""
+    containers = deployment["spec"].get("template", {}).get("spec", {}).get("containers", [])
+    sources = [source for container in containers for source in container.get("envFrom", [])]
+    return {source["configMapRef"]["name"] for source in sources if "configMapRef" in source}
 
 
 def _note(live: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
