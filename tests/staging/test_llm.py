@@ -100,11 +100,11 @@ def test_the_last_keys_stay_while_the_api_server_is_away() -> None:
     held.values = {"key_current": NEW}
     now = 9.0
     door.refresh()
-    assert (door.age, door.failures) == (9.0, 1)
+    assert [door.age, door.failures] == [9.0, 1]
     assert door.keys.accept(OLD.encode())
     held.away = False
     door.refresh()
-    assert (door.age, door.failures) == (0.0, 1)
+    assert [door.age, door.failures] == [0.0, 1]
     assert not door.keys.accept(OLD.encode())
 
 
