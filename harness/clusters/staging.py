@@ -40,7 +40,8 @@ LABEL = "app.kubernetes.io/part-of"
 PART_OF = "nova-staging"
 NOTE = "drill.internal/declared"
 FIELD_MANAGER = "drill-staging"
-TOKEN_SECRET = "pager-token"  # noqa: S105 - the Secret's name
+SECRETS = ((MONITORING, "pager-token", "token"), (NAMESPACE, "llm-key", "key-current"))
+"""Namespace, name and data key of each secret value that is made on deployment."""
 LEASE = "drill"
 
 LONGEST_DRAIN = 900.0
@@ -48,7 +49,7 @@ LONGEST_DRAIN = 900.0
 STEADY_DEPTH = 20
 """Jobs. A queue on the plateau holds 2 to 6; the alert fires above 50."""
 
-_KINDS = "namespaces,deployments,services,configmaps"
+_KINDS = "namespaces,deployments,services,configmaps,serviceaccounts,roles,rolebindings"
 _ROLLOUT_TIMEOUT = 120.0
 
 
@@ -88,7 +89,11 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
             provider.load_image(image.archive, image.ref)
         with progress.step(f"staging manifests, profile {profile}", expect_seconds=3):
             _apply(kubectl, repository, profile, image.ref, progress)
-        live = _live(kubectl)
+        before, live = live, _live(kubectl)
+        for name in stale(before, live):
+            progress.say(f"restart: {name}, which was started with settings that are put back")
+            kubectl.must("rollout", "restart", f"deployment/{name}", "--namespace", NAMESPACE, timeout=WRITE_TIMEOUT)
+            live = _live(kubectl)
         _write_note(kubectl, declared, _fingerprint(live))
     if not all(rolled_out(item) for item in live if item["kind"] == "Deployment"):
         with progress.step("staging system rolls out; traffic climbs to its plateau", expect_seconds=20):
@@ -130,6 +135,33 @@ def _fingerprint(live: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(sorted(facts, key=str)).encode()).hexdigest()
 
 
+def stale(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[str]:
+    """Deployments of the staging namespace whose pods were started with an environment from a ConfigMap that has
+    changed since, and whose own spec has not, so that nothing but a restart reaches them."""
+
+    def marks(items: Sequence[dict[str, Any]], kind: str, mark: str) -> dict[str, object]:
+        mine = [item["metadata"] for item in items if item["kind"] == kind]
+        return {meta["name"]: meta[mark] for meta in mine if meta["namespace"] == NAMESPACE}
+
+    old, new = (marks(items, "ConfigMap", "resourceVersion") for items in (before, after))
+    changed = {name for name, version in new.items() if old.get(name, version) != version}
+    rolled = marks(before, "Deployment", "generation")
+    return [
+        item["metadata"]["name"]
+        for item in after
+        if item["kind"] == "Deployment"
+        and rolled.get(item["metadata"]["name"]) == item["metadata"]["generation"]
+        and changed & _environment(item)
+    ]
+
+
+def _environment(deployment: dict[str, Any]) -> set[str]:
+    """The ConfigMaps that the pods take into their environment."""
+    containers = deployment["spec"].get("template", {}).get("spec", {}).get("containers", [])
+    sources = [source for container in containers for source in container.get("envFrom", [])]
+    return {source["configMapRef"]["name"] for source in sources if "configMapRef" in source}
+
+
 def _note(live: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
     for item in live:
         if item["kind"] == "Namespace" and item["metadata"]["name"] == MONITORING:
@@ -169,7 +201,7 @@ def _apply(kubectl: Kubectl, repository: Path, profile: Profile, ref: str, progr
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     namespaces = [document for document in documents if document["kind"] == "Namespace"]
     _server_side_apply(kubectl, yaml.safe_dump_all(namespaces), progress)
-    _ensure_token(kubectl)
+    _ensure_secrets(kubectl)
     _server_side_apply(kubectl, rendered, progress)
     _prune_config(kubectl, {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"})
 
@@ -210,20 +242,19 @@ def conflicts(stderr: str) -> list[str]:
     return found
 
 
-def _ensure_token(kubectl: Kubectl) -> None:
-    """The token between Alertmanager and the pager: made once per cluster, kept nowhere else."""
-    there = kubectl.must(
-        "get", "secret", TOKEN_SECRET, "--namespace", MONITORING, "--ignore-not-found", "--output=name"
-    )
-    if there.strip():
-        return
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": TOKEN_SECRET, "namespace": MONITORING, "labels": {LABEL: PART_OF}},
-        "stringData": {"token": secrets.token_urlsafe(32)},
-    }
-    kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=WRITE_TIMEOUT)
+def _ensure_secrets(kubectl: Kubectl) -> None:
+    """The secret values between the parts: made once per cluster, kept nowhere else. One that is there stays."""
+    for namespace, name, key in SECRETS:
+        there = kubectl.must("get", "secret", name, "--namespace", namespace, "--ignore-not-found", "--output=name")
+        if there.strip():
+            continue
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "labels": {LABEL: PART_OF}},
+            "stringData": {key: secrets.token_urlsafe(32)},
+        }
+        kubectl.must("create", "--filename=-", body=json.dumps(secret), timeout=WRITE_TIMEOUT)
 
 
 def _prune_config(kubectl: Kubectl, wanted: set[str]) -> None:

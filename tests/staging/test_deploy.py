@@ -178,3 +178,37 @@ def test_what_is_declared_depends_on_profile_image_and_files() -> None:
     root = checkout()
     digests = {staging._declared(root, profile, ref) for profile in ("smoke", "gameday") for ref in ("a:1", "a:2")}
     assert len(digests) == 4
+
+
+def registry(generation: int = 1) -> dict[str, Any]:
+    containers = [{"name": "registry", "envFrom": [{"configMapRef": {"name": "registry"}}]}]
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": "registry", "namespace": "nova-staging", "uid": "u2", "generation": generation},
+        "spec": {"replicas": 1, "template": {"spec": {"containers": containers}}},
+    }
+
+
+def settings(version: str) -> dict[str, Any]:
+    meta = {"name": "registry", "namespace": "nova-staging", "uid": "u3", "resourceVersion": version}
+    return {"kind": "ConfigMap", "metadata": meta}
+
+
+def test_pods_started_with_settings_that_were_put_back_are_restarted_and_no_others() -> None:
+    before = [deployment(), registry(), settings("1")]
+    assert staging.stale(before, [deployment(), registry(), settings("2")]) == ["registry"]
+    assert staging.stale(before, before) == []
+    assert staging.stale(before, [deployment(), registry(generation=2), settings("2")]) == [], (
+        "rolled by its own change"
+    )
+    assert staging.stale([], [registry(), settings("2")]) == [], "new ones start with what is there"
+
+
+def test_secrets_are_made_once_and_never_on_a_command_line(cluster: FakeKubectl) -> None:
+    live(cluster)
+    cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
+    cluster.answer("get configmaps", out=json.dumps({"items": []}))
+    cluster.answer("get secret llm-key", out="secret/llm-key")
+    steady(cluster)
+    deploy(cluster)
+    assert [call for call in cluster.writes if call.startswith("create")] == ["create --filename=-"]

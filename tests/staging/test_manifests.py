@@ -19,7 +19,7 @@ import yaml
 from harness.clusters import rootfs, staging_image
 from harness.clusters.provider import Access
 from harness.clusters.rootfs import cache_dir, read_list
-from harness.clusters.staging import conflicts
+from harness.clusters.staging import SECRETS, conflicts
 from harness.clusters.staging_image import promtool, sources_layer
 from harness.core.errors import BadInput
 from harness.ports.progress import Silent
@@ -29,6 +29,7 @@ MANIFESTS = ROOT / "manifests"
 MINE = [MANIFESTS / name for name in ("staging", "monitoring", "overlays")]
 PROFILES = ("smoke", "gameday")
 TIMINGS = ("scrape_interval", "scrape_timeout", "evaluation_interval", "for", "group_wait", "group_interval")
+RULES = sorted(path.name for path in (MANIFESTS / "overlays" / "smoke").glob("*.rules.yaml"))
 LOWERED_MIB = 64
 Doc = dict[str, Any]
 
@@ -78,7 +79,7 @@ def test_pods_are_confined(deployment: Doc) -> None:
     spec = deployment["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is False
+    assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] == "llm-provider")
     for container in spec["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -113,11 +114,30 @@ def test_a_bad_rollout_takes_three_of_five_workers() -> None:
     assert spec["minReadySeconds"] >= 1
 
 
-def test_nothing_of_the_staging_system_may_speak_to_the_api_server() -> None:
-    assert not [doc for doc in documents() if doc["kind"].endswith(("Role", "RoleBinding", "ServiceAccount"))]
+def test_only_the_vendor_speaks_to_the_api_server_and_reads_its_one_secret() -> None:
+    found = {doc["kind"]: doc for doc in documents() if doc["kind"].endswith(("Role", "RoleBinding", "ServiceAccount"))}
+    assert set(found) == {"Role", "RoleBinding", "ServiceAccount"}
+    assert found["Role"]["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["llm-key"], "verbs": ["get"]}
+    ]
+    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
+    assert [subject["name"] for subject in found["RoleBinding"]["subjects"]] == ["llm-provider"]
+    accounts = {
+        d["metadata"]["name"]: account
+        for d in deployments()
+        if (account := d["spec"]["template"]["spec"].get("serviceAccountName"))
+    }
+    assert accounts == {"llm-provider": found["ServiceAccount"]["metadata"]["name"]}
 
 
-@pytest.mark.parametrize("name", ["prometheus.yaml", "alertmanager.yaml", "queue.rules.yaml", "kustomization.yaml"])
+def test_the_adapter_takes_over_the_key_that_is_made_on_deployment() -> None:
+    (container,) = by_name("llm-adapter")["spec"]["template"]["spec"]["containers"]
+    (key,) = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry]
+    assert ("nova-staging", key["name"], key["key"]) in SECRETS
+    assert key["optional"] is True
+
+
+@pytest.mark.parametrize("name", ["prometheus.yaml", "alertmanager.yaml", "kustomization.yaml", *RULES])
 def test_profiles_differ_in_timing_only(name: str) -> None:
     def without_timing(profile: str) -> str:
         text = (MANIFESTS / "overlays" / profile / name).read_text(encoding="utf-8")
@@ -133,17 +153,18 @@ def prometheus(profile: str) -> Doc:
     return config
 
 
+@pytest.mark.parametrize("part", ["api", "registry", "llm-adapter", "llm-provider"])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_prometheus_finds_the_pods_of_the_api_by_a_service_without_an_address(profile: str) -> None:
-    (job,) = [job for job in prometheus(profile)["scrape_configs"] if job["job_name"] == "api"]
+def test_prometheus_finds_the_pods_by_a_service_without_an_address(profile: str, part: str) -> None:
+    (job,) = [job for job in prometheus(profile)["scrape_configs"] if job["job_name"] == part]
     assert "static_configs" not in job
     (found,) = job["dns_sd_configs"]
-    (service,) = [d["spec"] for d in documents() if d["kind"] == "Service" and d["metadata"]["name"] == "api-pods"]
-    assert found["names"] == ["api-pods.nova-staging.svc.cluster.local."]  # absolute: the dot ends it
+    (service,) = [d["spec"] for d in documents() if d["kind"] == "Service" and d["metadata"]["name"] == f"{part}-pods"]
+    assert found["names"] == [f"{part}-pods.nova-staging.svc.cluster.local."]  # absolute: the dot ends it
     assert found["type"] == "A"
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"] is True
-    template = by_name("api")["spec"]["template"]
+    template = by_name(part)["spec"]["template"]
     assert service["selector"].items() <= template["metadata"]["labels"].items()
     (port,) = template["spec"]["containers"][0]["ports"]
     assert (port["name"], port["containerPort"]) == (service["ports"][0]["targetPort"], found["port"])
@@ -160,15 +181,27 @@ def test_a_replaced_api_pod_answers_until_prometheus_has_scraped_its_successor(p
     assert spec["terminationGracePeriodSeconds"] >= sleep + 5
 
 
-def rules(profile: str) -> list[Doc]:
-    path = MANIFESTS / "overlays" / profile / "queue.rules.yaml"
+def rules(profile: str, name: str = "queue.rules.yaml") -> list[Doc]:
+    path = MANIFESTS / "overlays" / profile / name
     groups = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_panel_plots_what_the_alert_compares(name: str) -> None:
+    board = MANIFESTS / "monitoring" / "dashboards" / name.replace(".rules.yaml", ".json")
+    panels = json.loads(board.read_text(encoding="utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for rule in rules("smoke", name):
+        plotted, threshold = re.split(r" (?:>|<|>=|<=) (?=[\d.]+$)", rule["expr"].strip())
+        (panel,) = [p for p in panels if any(t["expr"] == plotted for t in p["targets"])]
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] == float(threshold)
+
+
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_alert_has_what_a_woken_person_needs(profile: str) -> None:
-    for rule in rules(profile):
+def test_every_alert_has_what_a_woken_person_needs(profile: str, name: str) -> None:
+    for rule in rules(profile, name):
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
         assert {"summary", "description", "runbook_url"} <= set(rule["annotations"])
         runbook = ROOT / rule["annotations"]["runbook_url"]
@@ -198,15 +231,12 @@ def test_the_rendered_profile_refers_to_its_own_configuration(profile: str, loca
     assert done.returncode == 0, done.stderr
     docs = list(yaml.safe_load_all(done.stdout))
     maps = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "ConfigMap"}
-    used = {
-        volume["configMap"]["name"]
-        for doc in docs
-        if doc["kind"] == "Deployment"
-        for volume in doc["spec"]["template"]["spec"].get("volumes", [])
-        if "configMap" in volume
-    }
+    pods = [doc["spec"]["template"]["spec"] for doc in docs if doc["kind"] == "Deployment"]
+    volumes = [volume for pod in pods for volume in pod.get("volumes", []) if "configMap" in volume]
+    taken = [source for pod in pods for container in pod["containers"] for source in container.get("envFrom", [])]
+    used = {volume["configMap"]["name"] for volume in volumes} | {each["configMapRef"]["name"] for each in taken}
     assert used == maps
-    assert len(maps) == 2
+    assert len(maps) == 3
     assert all(doc["metadata"]["labels"]["app.kubernetes.io/part-of"] == "nova-staging" for doc in docs)
 
 
@@ -305,12 +335,119 @@ def test_the_alert_fires_above_fifty_after_its_time_and_resolves(profile: str, t
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_rules(tmp_path: Path, file: Path, interval: int, tests: list[Doc]) -> None:
+    """Have promtool run `tests` on the rules of `file`, and lint them."""
+    path = tmp_path / "test.yaml"
+    body = {"rule_files": [str(file)], "evaluation_interval": f"{interval}s", "tests": tests}
+    path.write_text(yaml.safe_dump(body), encoding="utf-8")
+    tool = a_promtool()
+    for command in (["test", "rules", str(path)], ["check", "rules", "--lint=all", "--lint-fatal", str(file)]):
+        done = subprocess.run([tool, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_registry_alert_takes_the_median_over_all_pods(profile: str, tmp_path: Path) -> None:
+    (rule,) = rules(profile, "registry.rules.yaml")
+    interval = seconds(prometheus(profile)["global"]["evaluation_interval"])
+    wait = seconds(rule["for"])
+    rounds = 2 * wait // interval + 10
+    end = rounds * interval
+
+    def pod(instance: str, fast: int, slow: int) -> list[Doc]:
+        counts = {"0.005": fast, "5": fast, "7.5": fast, "10": fast + slow, "+Inf": fast + slow}
+        name = "nova_registry_recent_requests"
+        return [
+            {"series": f'{name}{{instance="{instance}",le="{le}"}}', "values": f"{count}x{rounds}"}
+            for le, count in counts.items()
+        ]
+
+    fired = {
+        "exp_labels": rule["labels"],
+        "exp_annotations": rule["annotations"]
+        | {"description": rule["annotations"]["description"].replace("{{ $value | humanizeDuration }}", "8.25s")},
+    }
+
+    def case(series: list[Doc], at: int, alerts: list[Doc]) -> Doc:
+        expected = {"eval_time": f"{at}s", "alertname": rule["alert"], "exp_alerts": alerts}
+        return {"interval": f"{interval}s", "input_series": series, "alert_rule_test": [expected]}
+
+    # The 35th of 70: 20 are fast, and it is the 15th of 50 between 7.5 s and 10 s.
+    stuck = [*pod("old", 10, 50), *pod("new", 10, 0)]
+    check_rules(
+        tmp_path,
+        MANIFESTS / "overlays" / profile / "registry.rules.yaml",
+        interval,
+        [
+            case(stuck, wait - interval, []),
+            case(stuck, end, [fired]),
+            case([*pod("old", 0, 40), *pod("new", 50, 0)], end, []),  # one pod is stuck, most clients are not
+            case(pod("idle", 0, 0), end, []),  # nobody asks: no number, no alert
+        ],
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_invocations_alert_is_not_fooled_by_a_pod_that_starts_anew(profile: str, tmp_path: Path) -> None:
+    (rule,) = rules(profile, "llm.rules.yaml")
+    interval = seconds(prometheus(profile)["global"]["evaluation_interval"])
+    wait = seconds(rule["for"])
+    rounds = (60 + 2 * wait) // interval + 10
+    end = rounds * interval
+    name = "nova_llm_invocations_total"
+
+    def case(values: dict[str, str], alerts: list[Doc], at: int = end) -> Doc:
+        series = [{"series": f"{name}{{{labels}}}", "values": text} for labels, text in values.items()]
+        expected = {"eval_time": f"{at}s", "alertname": rule["alert"], "exp_alerts": alerts}
+        return {"interval": f"{interval}s", "input_series": series, "alert_rule_test": [expected]}
+
+    def fired(share: str) -> Doc:
+        description = rule["annotations"]["description"].replace("{{ $value | humanizePercentage }}", share)
+        return {"exp_labels": rule["labels"], "exp_annotations": rule["annotations"] | {"description": description}}
+
+    ok, bad, stub = 'status="ok",reason=""', 'status="error",reason="auth"', 'status="stub",reason="auth"'
+    check_rules(
+        tmp_path,
+        MANIFESTS / "overlays" / profile / "llm.rules.yaml",
+        interval,
+        [
+            case({f'{ok},instance="a"': f"0x{rounds}", f'{bad},instance="a"': f"0+3x{rounds}"}, [fired("100%")]),
+            # One of two pods is stale.
+            case({f'{ok},instance="a"': f"0+3x{rounds}", f'{bad},instance="b"': f"0+3x{rounds}"}, [fired("50%")]),
+            case({f'{ok},instance="a"': f"0+9x{rounds}", f'{bad},instance="a"': f"0+1x{rounds}"}, []),
+            case({f'{stub},instance="a"': f"0+3x{rounds}", f'{bad},instance="a"': f"7x{rounds}"}, []),
+            # A pod with many errors in its past goes, and another starts at zero: the sum falls, the rates do not.
+            case(
+                {
+                    f'{bad},instance="a"': f"900x{rounds // 2} stale",
+                    f'{ok},instance="a"': f"0+3x{rounds // 2} stale",
+                    f'{bad},instance="b"': f"_x{rounds // 2} 0x{rounds}",
+                    f'{ok},instance="b"': f"_x{rounds // 2} 0+3x{rounds}",
+                },
+                [],
+            ),
+        ],
+    )
+
+
 def test_the_sources_layer_is_the_same_bytes_each_time_and_holds_every_part() -> None:
     layer = sources_layer(ROOT)
     assert hashlib.sha256(layer).digest() == hashlib.sha256(sources_layer(ROOT)).digest()
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         names = set(archive.getnames())
-    for part in ("api", "worker", "traffic", "pager"):
+    for part in (
+        "api",
+        "worker",
+        "traffic",
+        "pager",
+        "registry",
+        "registry_traffic",
+        "llm_provider",
+        "llm_adapter",
+        "llm_traffic",
+    ):
         assert f"opt/nova/staging/{part}.py" in names
         assert any(f"staging.{part}" in str(d) for d in deployments())
 
