@@ -27,7 +27,7 @@ from harness.core.event import (
     UndoDone,
     UndoStarted,
 )
-from harness.core.experiment import AnyExperiment, Condition, Profile
+from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, moment
 from harness.core.history import History
 from harness.core.milestone import milestones
 
@@ -110,11 +110,29 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
     ending = why_over(experiment, profile, history, now, missing)
     if ending is not None:
         return _wind_down(history, ending, now)
-    begun = {event.fault for event in history.all(InjectStarted)}
-    waiting = [fault.id for fault in experiment.faults if fault.id not in begun]
-    if waiting:
-        return Decision((Intent("inject", waiting[0]),), f"fault {waiting[0]} is due and all checks have passed", now)
+    due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
+    if due is not None:
+        why = f"it is {due.after}" if due.after else "all checks have passed"
+        return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
+
+
+def _waiting(experiment: AnyExperiment, history: History) -> list[tuple[FaultSpec, Instant | None]]:
+    """The faults that are not injected yet, in the file's order, each with when it is due; None where what it waits
+    for has not come. A milestone has surely come at its latest bound."""
+    begun = {event.fault for event in history.all(InjectStarted)}
+    waiting = [fault for fault in experiment.faults if fault.id not in begun]
+    if not any(fault.after for fault in waiting):
+        return [(fault, history.ready_at + fault.at) for fault in waiting]
+    found = milestones(experiment, history)
+
+    def due(fault: FaultSpec) -> Instant | None:
+        if fault.after is None:
+            return history.ready_at + fault.at
+        name, later = moment(fault.after)
+        return found[name].at.latest + later if name in found else None
+
+    return [(fault, due(fault)) for fault in waiting]
 
 
 def _acted_upon(history: History) -> Ending | None:
@@ -261,6 +279,7 @@ def _zero(history: History) -> Instant | None:
 def _next_deadline(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Instant:
     started = _zero(history) or now
     deadlines = [started + profile.timeout, now + 1.0]
+    deadlines += [at for _, at in _waiting(experiment, history) if at is not None]
     for event in history.all(InjectDone):
         within = effect_deadline(experiment, event.fault)
         if within is not None and event.at.latest + within > now:
@@ -270,7 +289,12 @@ def _next_deadline(experiment: AnyExperiment, profile: Profile, history: History
 
 def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str, ...]) -> str:
     proved = {event.fault for event in history.all(EffectProved)}
+    begun = {event.fault for event in history.all(InjectStarted)}
     for fault in experiment.faults:
-        if fault.id not in proved:
+        if fault.id in begun and fault.id not in proved:
             return f"waiting for proof that {fault.id} takes effect"
+    later = [fault for fault in experiment.faults if fault.id not in begun]
+    if later:
+        when = later[0].after or f"{later[0].at:g} s after the checks"
+        return f"waiting to inject {later[0].id} ({when})"
     return "waiting for " + ", ".join(missing[:3])

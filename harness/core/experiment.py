@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.core.quantity import Duration, Memory
+from harness.core.quantity import Duration, Memory, parse_duration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
 AlertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,80}$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,80}$")]
-MilestoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(\.[a-z_]+)?$")]
+_MILESTONE = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*(\.[a-z_]+)?$")
+MilestoneName = Annotated[str, StringConstraints(pattern=_MILESTONE.pattern)]
 Severity = Literal["P1", "P2", "P3", "P4"]
 ProfileName = Literal["smoke", "gameday"]
 ResponderMode = Literal["autopilot", "human"]
@@ -105,11 +106,33 @@ class BlastRadius(Frozen):
     objects: int = Field(default=1, ge=1)
 
 
+def _moment(text: str) -> str:
+    name, plus, offset = text.partition(" + ")
+    if not _MILESTONE.fullmatch(name) or (plus and parse_duration(offset) <= 0):
+        raise ValueError(f"{text[:40]!r} is not a moment; write a milestone, and how long after it: firing + 25s")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A milestone, or a duration after one: "memory.effective + 25s"."""
+
+
+def moment(text: str) -> tuple[str, float]:
+    """The milestone of a moment, and the seconds after it."""
+    name, plus, offset = text.partition(" + ")
+    return name, parse_duration(offset) if plus else 0.0
+
+
 class FaultSpec(Frozen):
-    """What every fault in a file has; each fault's own spec adds its parameters and a literal `kind`."""
+    """What every fault in a file has; each fault's own spec adds its parameters and a literal `kind`.
+
+    A fault is injected as soon as the checks have passed, or later: `at` counts from there, `after` from a milestone.
+    """
 
     id: Name
     kind: str
+    at: Duration = 0.0
+    after: Moment | None = None
     blast_radius: BlastRadius
     accepted_owners: tuple[str, ...] = ()
     """Controllers that manage the changed field and were suspended for the drill, as the refusal names them."""
@@ -205,6 +228,7 @@ class Profile(Frozen):
     autopilot_pace: Duration | None = None
 
 
+_ALERT_STATES = ("pending", "firing", "paged", "resolved")
 F_co = TypeVar("F_co", bound=FaultSpec, covariant=True)
 
 _FIXED_MILESTONES = frozenset({
@@ -239,7 +263,7 @@ class Experiment(Frozen, Generic[F_co]):
 
     @model_validator(mode="after")
     def _self_check(self) -> Self:
-        problems = [*self._twice(), *self._unknown_names(), *self._pointless()]
+        problems = [*self._twice(), *self._unknown_names(), *self._pointless(), *self._unordered()]
         if problems:
             raise SelfCheckError(problems)
         return self
@@ -274,6 +298,7 @@ class Experiment(Frozen, Generic[F_co]):
             for end, name in (("from", sla.from_), ("to", sla.to))
         ]
         used += [(("alerts", i, "of"), alert.of) for i, alert in enumerate(self.alerts)]
+        used += [(("faults", i, "after"), moment(fault.after)[0]) for i, fault in enumerate(self.faults) if fault.after]
         found = [
             (loc, f"no clock produces the milestone {name!r}{closest(name, known)}; known: {', '.join(sorted(known))}")
             for loc, name in used
@@ -320,13 +345,44 @@ class Experiment(Frozen, Generic[F_co]):
                 ))  # fmt: skip
         return found
 
+    def _unordered(self) -> list[tuple[Loc, str]]:
+        """Faults that are told to wait for two things, or for something that only they bring about."""
+        found: list[tuple[Loc, str]] = []
+        for i, fault in enumerate(self.faults):
+            if fault.after is None:
+                continue
+            if fault.at:
+                found.append((("faults", i, "after"), "a fault has one time; keep one of `at` and `after`"))
+            chain = [fault.id]
+            while (cause := self._cause(chain[-1])) and cause not in chain:
+                chain.append(cause)
+            if cause == fault.id:
+                words = " waits for ".join([*chain, cause])
+                found.append((("faults", i, "after"), f"{words}: none of them would ever be injected"))
+        return found
+
+    def _cause(self, fault_id: str) -> str:
+        """The fault without which the milestone that a fault waits for cannot come; "" where it waits for none."""
+        after = next((fault.after for fault in self.faults if fault.id == fault_id), None)
+        seen: set[str] = set()
+        name = moment(after)[0] if after else ""
+        while name and name not in seen:
+            seen.add(name)
+            owner, _, what = name.rpartition(".")
+            if any(fault.id == owner for fault in self.faults):
+                return owner
+            if name == "injected":
+                return next((fault.id for fault in self.faults if fault.after is None), fault_id)
+            if owner not in {alert.name for alert in self.alerts} or what not in _ALERT_STATES:
+                owner = self.alerts[0].name if self.alerts else ""
+            name = next((alert.of for alert in self.alerts if alert.name == owner), "")
+        return ""
+
     def milestones(self) -> frozenset[str]:
         """Every milestone name that a run of this experiment can produce."""
         roles = {f"{role}.{what}" for role in self.roles for what in ("paged", "joined")}
         faults = {f"{fault.id}.{what}" for fault in self.faults for what in ("injected", "effective")}
-        alerts = {
-            f"{alert.name}.{what}" for alert in self.alerts for what in ("pending", "firing", "paged", "resolved")
-        }
+        alerts = {f"{alert.name}.{what}" for alert in self.alerts for what in _ALERT_STATES}
         return _FIXED_MILESTONES | roles | faults | alerts
 
     def profile(self, name: ProfileName) -> Profile:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from harness.core.clock import Instant
 from harness.core.errors import BadInput
 from harness.core.event import (
+    CheckDone,
     CleanChecked,
     Event,
     InjectDone,
@@ -121,6 +122,12 @@ class History:
     def started_at(self) -> Instant:
         """When the first event was written."""
         return self._records[0].at
+
+    @property
+    def ready_at(self) -> Instant:
+        """When the checks were over: the newest of them, where there were any."""
+        checked = self._by_class.get(CheckDone)
+        return checked[-1].at if checked else self.started_at
 
     @property
     def last_at(self) -> Instant:

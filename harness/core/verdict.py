@@ -22,6 +22,7 @@ from harness.core.event import (
     ClockCompared,
     EffectProved,
     InjectDone,
+    InjectStarted,
     NotifierSeen,
     PageReceived,
     Record,
@@ -388,8 +389,14 @@ def _worst(
     elif cut_short:
         graded.append((Verdict.UNDECIDED, f"the run was cut short: {ended.detail}"))
     proved = {event.fault for event in history.all(EffectProved)}
+    begun = {event.fault for event in history.all(InjectStarted)}
     graded += [
-        (Verdict.UNDECIDED, f"fault {fault.id}: its effect was never proved")
+        (
+            Verdict.UNDECIDED,
+            f"fault {fault.id}: its effect was never proved"
+            if fault.id in begun
+            else f"fault {fault.id} was never injected",
+        )
         for fault in experiment.faults
         if fault.id not in proved
     ]

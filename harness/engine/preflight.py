@@ -354,7 +354,7 @@ class Preflight:
                     )
                 values = [value for one in series for _, value in one.samples]
                 if values and effect.holds(values[-1]):
-                    raise Refused(
+                    raise BadInput(
                         "effect-proves-nothing",
                         f"{effect} holds before fault {spec.id} is injected: it is {values[-1]:g}",
                         expected="a condition that only the fault brings about",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness.core.experiment import Experiment, FaultSpec, SelfCheckError, split_object
+from harness.core.experiment import Experiment, FaultSpec, SelfCheckError, moment, split_object
 from tests.core.test_judging import experiment
 
 
@@ -22,6 +22,7 @@ def problems(**changes: Any) -> dict[str, str]:
 
 SLA = {"from": "firing", "to": "acknowledged", "within": "5m"}
 CONDITION = {"name": "s", "query": "q", "below": 20}
+SECOND = {"id": "second", "kind": "any", "blast_radius": {"pods": 1}}
 FAULT = {"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}
 
 
@@ -48,10 +49,34 @@ FAULT = {"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}
          "autopilot.escalate.0", "declared in `roles`: l2"),
         ({"autopilot": {"look_at": "worker", "fix": "restore-memory-limit", "limit": "128Mi"}}, "autopilot.look_at",
          "kind/name"),
+        ({"faults": [FAULT, SECOND | {"after": "memry.effective"}]}, "faults.1.after", "did you mean"),
+        ({"faults": [FAULT, SECOND | {"after": "firing", "at": "5s"}]}, "faults.1.after", "one time"),
+        ({"faults": [FAULT | {"after": "memory.effective"}]}, "faults.0.after", "memory waits for memory"),
+        ({"faults": [FAULT | {"after": "second.injected"}, SECOND | {"after": "memory.effective + 25s"}]},
+         "faults.1.after", "second waits for memory waits for second"),
+        ({"faults": [FAULT | {"after": "A.resolved"}], "alerts": [{"name": "A", "within": "1m", "of": "injected"}]},
+         "faults.0.after", "none of them would ever be injected"),
+        ({"faults": [FAULT | {"after": "acknowledged"}]}, "faults.0.after", "memory waits for memory"),
     ],
 )  # fmt: skip
 def test_contradictions(changes: dict[str, Any], where: str, words: str) -> None:
     assert words in problems(**changes)[where]
+
+
+@pytest.mark.parametrize(
+    "after", ["firing +25s", "firing + 0s", "firing + soon", "firing + ", "2 + 5s", "", "firing\n"]
+)
+def test_what_is_no_moment_is_refused(after: str) -> None:
+    with pytest.raises(ValidationError, match="is not a"):
+        experiment(faults=[FAULT, SECOND | {"after": after}])
+
+
+def test_faults_may_wait_for_each_other_in_a_row() -> None:
+    chain = [FAULT, SECOND | {"after": "memory.effective + 25s"}, FAULT | {"id": "third", "after": "second.injected"}]
+    faults = experiment(faults=chain).faults
+    assert [moment(fault.after) if fault.after else None for fault in faults] == [
+        None, ("memory.effective", 25.0), ("second.injected", 0.0),
+    ]  # fmt: skip
 
 
 def test_all_contradictions_are_told_at_once() -> None:

@@ -234,10 +234,10 @@ def test_every_command_and_every_event_is_listed() -> None:
 # Refusals
 
 
-def test_every_refusal_of_core_engine_and_faults_is_explained_with_its_code() -> None:
+def test_every_refusal_of_core_engine_faults_and_ports_is_explained_with_its_code() -> None:
     raised: dict[str, str] = {}
     kinds = {"Refused": 3, "BadInput": 64, "RollbackIncomplete": 4}
-    for folder in ("core", "engine", "faults"):
+    for folder in ("core", "engine", "faults", "ports"):
         for path in sorted((ROOT / "harness" / folder).glob("*.py")):
             for kind, slug in re.findall(rf"\b({'|'.join(kinds)})\(\s*\"([a-z-]+)\"", path.read_text()):
                 raised[slug] = str(kinds[kind])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from harness.core.event import (
     UndoStored,
 )
 from harness.core.experiment import Sla
+from harness.core.history import History
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
 from harness.ports.cluster import Conflict, OutcomeUnknown, Ref
-from tests.fakes.drill import Drill, experiment_data, fired, set_limit
+from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
 from tests.fakes.world import NAMESPACE, World
 
 
@@ -230,6 +232,49 @@ def test_prometheus_restarting_makes_times_undecided() -> None:
     sla = Sla.model_validate({"from": "firing", "to": "acknowledged", "within": "5m"})
     judgement = judge(drill.experiment, history)
     assert judge_sla(sla, judgement.milestones, history).verdict is Verdict.UNDECIDED
+
+
+def two_faults(**second: Any) -> Drill:
+    """Memory first, and replicas taken away later."""
+    data = experiment_data()
+    data["faults"].append(copy.deepcopy(FAULTS["scale"]) | {"id": "fewer", **second})
+    return Drill(data=data)
+
+
+def injections(history: History) -> dict[str, float]:
+    return {event.fault: record.at for record, event in history.records(InjectStarted)}
+
+
+def test_a_fault_waits_for_the_effect_of_another_and_is_undone_before_it() -> None:
+    drill = two_faults(after="memory.effective + 5s")
+    before = snapshot(drill.world.deployment)
+    drill.respond()
+    history = drill.run()
+    effective = judge(drill.experiment, history).milestones["memory.effective"]
+    at = injections(history)
+    assert effective.at.latest + 5.0 <= at["fewer"] <= effective.at.latest + 6.0
+    assert [event.fault for event in history.all(UndoDone)] == ["fewer", "memory"]
+    assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
+
+
+def test_a_fault_is_injected_at_its_time() -> None:
+    drill = two_faults(at="7s")
+    drill.respond()
+    history = drill.run()
+    at = injections(history)
+    assert at["memory"] < history.ready_at + 1.0
+    assert history.ready_at + 7.0 <= at["fewer"] <= history.ready_at + 8.0
+
+
+def test_a_fault_whose_moment_never_comes_leaves_the_run_undecided_and_says_so() -> None:
+    drill = two_faults(after="acknowledged")
+    history = drill.run()
+    assert set(injections(history)) == {"memory"}
+    judgement = judge(drill.experiment, history)
+    assert "fault fewer was never injected" in judgement.reason or judgement.verdict is Verdict.MISSED
+    assert judgement.verdict is not Verdict.MET
+    assert undo_records(drill.world) == []
 
 
 def test_a_second_run_is_refused() -> None:

@@ -535,7 +535,7 @@ class SteppedFeed:
         self._step = step or world.step
         self._queue: deque[Event] = deque()
         self._rounds: list[tuple[Round, Channel, list[Instant]]] = []
-        self._pods: PodsTracker | None = None
+        self._pods: dict[str, PodsTracker] = {}
         self._pods_told: object = None
         self._watches: list[_Watch] = []
         self._script: list[tuple[Callable[[World], bool], Callable[[World], Any]]] = []
@@ -548,7 +548,8 @@ class SteppedFeed:
         self._rounds.append((round_, Channel(round_.name, self.put), [0.0]))
 
     def watch_pods(self, fault: str, selector: PodSelector) -> None:
-        self._pods = PodsTracker(fault, selector)
+        self._pods[fault] = PodsTracker(fault, selector)
+        self._pods_told = None
 
     def watch_inbox(self, tracker: InboxTracker) -> None:
         channel = Channel("inbox", self.put)
@@ -594,11 +595,12 @@ class SteppedFeed:
                 self._queue.extend(events)
 
     def _look_at_cluster(self, now: Instant) -> None:
-        if self._pods is not None and not self._world.cluster.unreachable:
+        if self._pods and not self._world.cluster.unreachable:
             shown = self._world.pods_shown(now)
             if shown != self._pods_told:
                 self._pods_told = shown
-                self._queue.extend(self._pods.update(WatchEvent("sync", self._world.pod_objects())))
+                seen = WatchEvent("sync", self._world.pod_objects())
+                self._queue.extend(told for tracker in self._pods.values() for told in tracker.update(seen))
         for watch in self._watches:
             self._queue.extend(watch.look(self._world.cluster, now))
 
