@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError
+from harness.engine import fence
 from harness.engine.undo_records import UNREADABLE, UndoRecord, discard, readable
 from harness.ports.cluster import Cluster
 from harness.ports.fault import Fault, UndoOutcome
@@ -89,7 +90,7 @@ def _bring_back(
         outcome = UndoOutcome("refused", f"this version knows no fault {record.kind!r}")
     else:
         try:
-            outcome = fault.undo(record.undo, cluster, force=force)
+            outcome = fence.bring_back(fault, record.undo, cluster, force=force)
         except DrillError as error:  # one that fails must not keep the others from being tried
             outcome = UndoOutcome("refused", error.fact)
         except UNREADABLE as error:  # nor one that is labelled as a record and tells no fault what it needs

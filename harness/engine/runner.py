@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from harness.core.clock import Bounds, Clock, Instant
 from harness.core.decide import Intent, decide
@@ -34,9 +35,9 @@ from harness.core.event import (
 from harness.core.evidence import evidence
 from harness.core.experiment import AnyExperiment, FaultSpec, Profile, effect_signal
 from harness.core.history import History, entry
-from harness.engine import undo_records
+from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
-from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, OutcomeUnknown
+from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound
 from harness.ports.fault import Fault, Plan
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
@@ -166,23 +167,49 @@ class Runner:
             overdue_after=context.profile.timeout + undo_records.OVERDUE_GRACE,
         )  # fmt: skip
         self._recorder.add(UndoStored(fault=fault_id, where=where))
+        versions = self._look(plan)
         if not self._holds("injecting"):
             return
         context.on_injected(fault_id)
         before = self._recorder.add(InjectStarted(fault=fault_id)).at
-        outcome, detail = "done", ""
-        try:
-            context.faults[plan.kind].apply(plan.undo, context.cluster)
-        except OutcomeUnknown as error:
-            outcome, detail = "unknown", error.fact
-        except (Conflict, Forbidden, Invalid, NotFound) as error:
-            outcome, detail = "failed", error.fact
-        except Unreachable as error:
-            outcome, detail = "unknown", error.fact
+        outcome, detail = self._write(plan, versions)
         at = Bounds(earliest=before, latest=context.clock.now())
         self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
+
+    def _look(self, plan: InjectionPlanned) -> fence.Versions | DrillError:
+        try:
+            return fence.look(self._context.faults[plan.kind], plan.undo, self._context.cluster)
+        except DrillError as error:
+            return error
+
+    def _write(
+        self, plan: InjectionPlanned, versions: fence.Versions | DrillError
+    ) -> tuple[Literal["done", "failed", "unknown"], str]:
+        """Write at the versions that were looked at before the lock was renewed; how it ended, and its detail.
+
+        Targets also change by nobody's doing, in their status: then nothing was written, and look, renewal and write
+        are made once more.
+        """
+        context, detail = self._context, ""
+        for _ in range(fence.ATTEMPTS):
+            if isinstance(versions, DrillError):
+                return "failed", versions.fact  # a dry run has written nothing, whatever became of it
+            try:
+                fence.apply(context.faults[plan.kind], plan.undo, context.cluster, versions)
+            except Conflict as error:
+                detail = error.fact
+            except (Forbidden, Invalid, NotFound) as error:
+                return "failed", error.fact
+            except Unreachable as error:
+                return "unknown", error.fact
+            else:
+                return "done", ""
+            versions = self._look(plan)
+            if not self._holds("injecting"):
+                break
+        return "failed", detail
 
     def _holds(self, phase: str) -> bool:
         """Renew the lock and say what comes next; where that fails the run is asked to stop."""
@@ -226,7 +253,10 @@ class Runner:
                 raise
             return "taken over", f"{error.fact}, and has removed this fault's undo record"
         plan = self._history.plans()[fault_id]
-        done = context.faults[plan.kind].undo(plan.undo, context.cluster)
+        fault = context.faults[plan.kind]
+        # A write that was answered is not on its way any more.
+        answered = any(done.fault == fault_id and done.outcome == "done" for done in self._history.all(InjectDone))
+        done = (fault.undo if answered else partial(fence.bring_back, fault))(plan.undo, context.cluster)
         return done.outcome, done.detail
 
     def _check_clean(self) -> None:

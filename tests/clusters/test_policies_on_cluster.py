@@ -23,6 +23,7 @@ import yaml
 
 from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
+from harness.engine import fence
 from harness.ports.cluster import Forbidden, Ref
 from tests.accounts import kubeconfig_of
 
@@ -244,6 +245,33 @@ def test_nothing_else_may_change(area: Try, who: str, what: str, target: tuple[s
             extra = [op(f"{SPEC}/volumes", [{"name": "x", "emptyDir": {}}])] if "volumeMounts" in one["path"] else []
             with pytest.raises(Forbidden, match="a drill leaves"):
                 cluster.patch(Ref(target[0], area.namespace, target[1]), [*extra, one])
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_of_labels_only_the_fence_comes_and_goes(area: Try, who: str, target: tuple[str, str]) -> None:
+    ref = Ref(target[0], area.namespace, target[1])
+    key = f"/metadata/labels/{fence.LABEL.replace('/', '~1')}"
+    with area.adapter(who) as cluster:
+        cluster.patch(ref, [op("/metadata/labels", {fence.LABEL: "1"})])
+        cluster.patch(ref, [op(key, "2")])
+        with pytest.raises(Forbidden, match="a drill leaves"):
+            cluster.patch(ref, [op(key, "3"), op("/metadata/labels/app", "x")])
+        cluster.patch(ref, [{"op": "remove", "path": key}])
+        with pytest.raises(Forbidden, match="a drill leaves"):
+            cluster.patch(ref, [op("/metadata/labels", {"drill.internal/fences": "1"})])
+    area.passes("somebody", *area.patch(target[1], op("/metadata/labels", {"theirs": "1"}), kind=target[0].lower()))
+    try:
+        with area.adapter(who) as cluster:
+            for one in (
+                op("/metadata/labels", {fence.LABEL: "1"}),
+                op("/metadata/labels/theirs", "2"),
+                {"op": "remove", "path": "/metadata/labels"},
+            ):
+                with pytest.raises(Forbidden, match="a drill leaves"):
+                    cluster.patch(ref, [one])
+    finally:
+        area.passes("somebody", *area.patch(target[1], {"op": "remove", "path": "/metadata/labels"}, kind=target[0].lower()))  # fmt: skip # noqa: E501
 
 
 def test_it_is_the_policy_that_refuses(area: Try) -> None:

@@ -23,7 +23,7 @@ from harness.core.experiment import Sla
 from harness.core.history import History
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
-from harness.ports.cluster import Conflict, OutcomeUnknown, Ref
+from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
 from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
 from tests.fakes.world import NAMESPACE, World
 
@@ -315,15 +315,33 @@ def test_a_run_that_began_its_way_back_never_comes_to_life_again() -> None:
     assert limit(drill.world) == "128Mi"
 
 
-def test_a_refused_patch_ends_the_run_at_once() -> None:
+@pytest.mark.parametrize("error", [Forbidden, Invalid], ids=lambda error: str(error.__name__))
+def test_a_refused_patch_ends_the_run_at_once(error: type[DrillError]) -> None:
     drill = Drill()
-    drill.world.cluster.fail_write("patch", "Deployment", Conflict("changed", "changed", expected="", remedy=""))
+    drill.world.cluster.fail_write("patch", "Deployment", error("refused", "refused", expected="", remedy=""))
     history = drill.run()
     ended = history.last(RunEnded)
     assert ended is not None
     assert ended.reason == "error"
     assert history.is_clean
     assert undo_records(drill.world) == []
+
+
+def test_a_target_that_is_not_what_was_planned_ends_the_run_at_once() -> None:
+    drill = Drill()
+    ready = drill.preflight
+
+    def change() -> Any:
+        answer = ready()
+        set_limit(drill.world, "100Mi")
+        return answer
+
+    drill.preflight = change  # type: ignore[method-assign]
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert (ended.reason, [done.outcome for done in history.all(InjectDone)]) == ("error", ["failed"])
+    assert limit(drill.world) == "100Mi", "somebody else's value"
 
 
 def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:

@@ -133,23 +133,25 @@ class Mortal(FakeCluster):
         if self.unreachable:
             raise no_answer()
 
+    def _dies(self, index: int, *, after: bool) -> None:
+        if self._die_at == (index, after):
+            self.dead = True
+            raise Killed
+
     def _write(self, verb: str, kind: str, act: Callable[[], T], dry_run: bool = False) -> T:
         self._alive()
         if dry_run:
             return act()
         index, self.sent = self.sent, self.sent + 1
-        dying = self._die_at if self._die_at is not None and self._die_at[0] == index else None
-        if dying is not None and not dying[1]:
-            self.dead = True
-            raise Killed
+        self._dies(index, after=False)
         self.around(Written(index, f"{verb} {kind}", after=False))
         failing = self._fail.pop((verb, kind), None) or self._fail_at.pop(index, None)
         if failing is not None and not failing[1]:
             raise failing[0]
-        answer = act()
-        if dying is not None:
-            self.dead = True
-            raise Killed
+        try:
+            answer = act()
+        finally:  # also right behind a write that was refused
+            self._dies(index, after=True)
         self.around(Written(index, f"{verb} {kind}", after=True))
         if failing is not None:
             raise failing[0]

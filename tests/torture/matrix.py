@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,18 @@ class Result:
     seconds: float | None
     leftovers: tuple[str, ...]
     told: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run that was held up. `code` is its exit code; `swept` and `clean` say whether the object was as before when
+    the sweeper was done, and at the end; `journal` is the run's own."""
+
+    code: int
+    swept: bool
+    clean: bool
+    leftovers: tuple[str, ...]
+    journal: str
 
 
 @dataclass
@@ -259,15 +272,62 @@ class Torture:
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         return path
 
+    def hold_up(self, target: Target, *, killed: bool) -> Held:
+        """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
+        undone; then let it go on, or be killed as soon as that write has its answer."""
+        with self._rooms(target) as rooms:
+            write = next(p for p in self._points(target, rooms) if (p.kind, p.what.split()[0]) == ("write", "patch"))
+            room = rooms.get()
+            before = self._declared(target, room)
+            fate = f"held:{write.index}" + (":killed" if killed else "")
+            runs = self.folder / f"held-{target.kind}-{killed}"
+            with (self.folder / f"{runs.name}.log").open("w", encoding="utf-8") as log:
+                victim = subprocess.Popen(
+                    self._command(fate, target, room, runs.name), stdout=log, stderr=subprocess.STDOUT, cwd=ROOT,
+                    env=_environment(),
+                )  # fmt: skip
+            try:
+                self._until(lambda: Path(f"/proc/{victim.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+                sweeper = self._start("sweep", "--namespace", room)
+                try:
+                    self._until(lambda: not self._records(room) and not self.cluster.list("Lease", room))
+                finally:
+                    sweeper.terminate()
+                    sweeper.wait()
+                undone = self._declared(target, room)
+                os.kill(victim.pid, signal.SIGCONT)
+                code = victim.wait(WITHIN)
+            finally:
+                victim.kill()
+                victim.wait()
+            left = [*self._records(room), *(one["metadata"]["name"] for one in self.cluster.list("Lease", room))]
+            told = next(runs.glob("*/journal.jsonl")).read_text(encoding="utf-8")
+            return Held(code, undone == before, self._declared(target, room) == before, tuple(left), told)
+
+    def _until(self, what: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        while not what():
+            if time.monotonic() - began > WITHIN:
+                raise TimeoutError(f"not within {WITHIN} s")
+            time.sleep(0.1)
+
     def _victim(self, fate: str, target: Target, room: str, runs: str) -> int:
-        command = [
+        with (self.folder / f"{room}.log").open("w", encoding="utf-8") as log:
+            return subprocess.run(
+                self._command(fate, target, room, runs),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=WITHIN,
+                cwd=ROOT,
+                env=_environment(),
+            ).returncode
+
+    def _command(self, fate: str, target: Target, room: str, runs: str) -> list[str]:
+        return [
             sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
             "--no-setup", "--runs", str(self.folder / runs), *self._where(),
         ]  # fmt: skip
-        with (self.folder / f"{room}.log").open("w", encoding="utf-8") as log:
-            return subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=WITHIN, cwd=ROOT, env=_environment()
-            ).returncode
 
     def drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the product that is about no cluster."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness.clusters.provider import Access
-from tests.faults.targets import TARGETS
+from tests.faults.targets import TARGETS, Target
 from tests.torture.matrix import Point, Torture, is_bad, table
 
 pytestmark = pytest.mark.cluster
@@ -39,3 +41,21 @@ def test_whoever_comes_next_brings_everything_back(local_access: Access, capsys:
     for kind in kinds:
         rows = [result for result in results if result.fault.startswith(kind)]
         assert sum(result.was_broken for result in rows) >= 3, "a matrix in which nothing was broken proves nothing"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
+@pytest.mark.parametrize("target", TARGETS[:2], ids=lambda target: f"{target.kind}-{target.name}")
+def test_a_run_that_slept_between_its_renewal_and_its_write_breaks_nothing(
+    local_access: Access, target: Target, *, killed: bool
+) -> None:
+    held = Torture(local_access, lambda _: None, jobs=1).hold_up(target, killed=killed)
+    assert (held.swept, held.clean, held.leftovers) == (True, True, ())
+    ends = [json.loads(line)["event"] for line in held.journal.splitlines()]
+    done = [event for event in ends if event["type"] == "inject.done"]
+    if killed:
+        assert (held.code, done) == (-9, [])
+        assert [event["type"] for event in ends][-1] == "inject.started"
+        return
+    assert [event["outcome"] for event in done] == ["failed"]
+    assert "resourceVersion" in done[0]["detail"]
+    assert held.code not in {0, 4, 70}

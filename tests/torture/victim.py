@@ -2,10 +2,14 @@
 
     python -m tests.torture.victim append:12 run FILE ...
     python -m tests.torture.victim write:3:before run FILE ...
+    python -m tests.torture.victim held:3 run FILE ...
+    python -m tests.torture.victim held:3:killed run FILE ...
     python -m tests.torture.victim count:PATH run FILE ...
 
 An append counts when it is durable; a write when it changes the cluster (dry runs do not) and comes from the main
-thread: the lock's renewals have a thread and a time of their own. `count` lets the run live and writes down its steps.
+thread: the lock's renewals have a thread and a time of their own. `held` stands still by SIGSTOP before the write
+until somebody sends SIGCONT; `killed` right behind it, also where it is refused. `count` lets the run live and writes
+down its steps.
 """
 
 from __future__ import annotations
@@ -49,9 +53,13 @@ class Fate:
         self._writes.append(what)
         if self._kind == "write" and self._moment == "before" and len(self._writes) == self._index:
             _die()
+        if self._kind == "held" and len(self._writes) == self._index:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def written(self) -> None:
         """A write's reply is there, and nobody knows yet."""
+        if self._kind == "held" and self._moment == "killed" and len(self._writes) == self._index:
+            _die()
         if self._kind == "write" and self._moment == "after" and len(self._writes) == self._index:
             _die()
 
@@ -84,9 +92,10 @@ def _watched(name: str, real: Callable[..., Any], fate: Fate) -> Callable[..., A
             return real(cluster, *arguments, **options)
         about = arguments[0]
         fate.writing(f"{name} {about['kind'] if isinstance(about, dict) else about.kind}")
-        answer = real(cluster, *arguments, **options)
-        fate.written()
-        return answer
+        try:
+            return real(cluster, *arguments, **options)
+        finally:
+            fate.written()
 
     return call
 

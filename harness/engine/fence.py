@@ -1,0 +1,131 @@
+"""The fence around a fault's write: one that was held up on its way must not arrive when its undo is over.
+
+The lock says who may write; it cannot stop what was about to be sent when its holder fell asleep. The target can: an
+object's version moves with every change of it. A fault's write is therefore bound to the versions that its targets had
+before the lock was last renewed, and whoever brings a fault back moves them, also where there was nothing to bring
+back. Of a write and its undo, the later one then knows of the earlier one, however long anything stood still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
+from harness.ports.fault import Fault, UndoOutcome, UndoRecord
+
+LABEL = "drill.internal/fence"
+"""Set on a target and taken away again, so that its version moves and nothing else does."""
+ATTEMPTS = 10
+"""How often a write is tried whose target changed between the look at its version and the write."""
+Versions = dict[Ref, str]
+_VERSION = "/metadata/resourceVersion"
+_LABELS = "/metadata/labels"
+_LABEL = f"{_LABELS}/{LABEL.replace('/', '~1')}"
+
+
+def look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> Versions:
+    """The present versions of what the fault would write to, from a dry run of its write. Raises what that raises."""
+    seen: Versions = {}
+    _look(fault, undo, cluster, seen)
+    return seen
+
+
+def apply(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions) -> None:
+    """The fault's write, bound to versions that were looked at before the lock was renewed. Raises what the fault
+    raises; Conflict where a target has changed since: nothing was written to it, and looking anew is safe."""
+    fault.apply(undo, cast("Cluster", _Bound(cluster, versions)))
+
+
+def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
+    """Undo a fault whose write may still be on its way, so that it fails if it arrives later. Raises what the undo
+    raises, and what moving the versions does, a refusal aside: that is told in the outcome."""
+    done = fault.undo(undo, cluster, force=force)
+    if done.outcome not in {"restored", "already"}:
+        return done
+    try:
+        if _moved(fault, undo, cluster):
+            return done
+    except (Forbidden, Invalid) as error:
+        told = f"{done.detail}; should its run still be about to write, that is not kept out: {error.fact}"
+        return UndoOutcome(done.outcome, told)
+    # What the write was bound to has changed by somebody's hand: it has failed, or that somebody was the write.
+    again = fault.undo(undo, cluster, force=force)
+    return done if again.outcome == "already" else again
+
+
+def _look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, seen: Versions) -> None:
+    fault.apply(undo, cast("Cluster", _Noted(cluster, seen)), dry_run=True)
+
+
+def _moved(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> bool:
+    """Move the version of each target; False where one had changed since the look at it, or would not take the
+    fault's write any more."""
+    seen: Versions = {}
+    unchanged = True
+    try:
+        _look(fault, undo, cluster, seen)
+    except (Conflict, NotFound):
+        unchanged = False
+    for ref, version in seen.items():
+        unchanged = _move(ref, version, cluster) and unchanged
+    return unchanged
+
+
+def _move(ref: Ref, version: str, cluster: Cluster) -> bool:
+    try:
+        body = cluster.get(ref)
+        if body["metadata"]["resourceVersion"] != version:
+            return False
+        labels = body["metadata"].get("labels")
+        # The version as the value: it differs from what somebody who died in between may have left here.
+        added = {"path": _LABEL, "value": version} if labels else {"path": _LABELS, "value": {LABEL: version}}
+        cluster.patch(ref, [{"op": "test", "path": _VERSION, "value": version}, {"op": "add", **added}])
+        cluster.patch(ref, [{"op": "test", "path": _LABEL, "value": version}, {"op": "remove", "path": _LABEL}])
+    except (Conflict, NotFound):
+        return False
+    return True
+
+
+class _Through:
+    """A cluster of which one call is another."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+
+class _Noted(_Through):
+    """Notes the version of whatever a dry run would patch."""
+
+    def __init__(self, cluster: Cluster, seen: Versions) -> None:
+        super().__init__(cluster)
+        self._seen = seen
+
+    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+        answer = self._cluster.patch(ref, operations, dry_run=dry_run)
+        self._seen[ref] = answer["metadata"]["resourceVersion"]
+        return answer
+
+
+class _Bound(_Through):
+    """Patches objects at the versions given and at no other."""
+
+    def __init__(self, cluster: Cluster, versions: Versions) -> None:
+        super().__init__(cluster)
+        self._versions = dict(versions)
+
+    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+        if ref not in self._versions:
+            raise Conflict(
+                "write-not-announced",
+                f"the fault would write to {ref}, which its dry run did not",
+                expected="a fault whose dry run makes the same patches as its write",
+                remedy="correct `apply` of that fault",
+            )
+        bound = {"op": "test", "path": _VERSION, "value": self._versions[ref]}
+        answer = self._cluster.patch(ref, [bound, *operations], dry_run=dry_run)
+        self._versions[ref] = answer["metadata"]["resourceVersion"]
+        return answer
