@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -155,7 +155,11 @@ class Actor:
         if what == "run":
             journal = MortalJournal(self.seat.cluster)
             self.drill = Drill(
-                world=self.seat, data=experiment_data(kind), journal=journal, run_id=name, step=self.seat.step
+                world=cast("World", self.seat),
+                data=experiment_data(kind),
+                journal=journal,
+                run_id=name,
+                step=self.seat.step,
             )
             self.drill.respond()
             # People have connections of their own, and nobody mends what a colleague has just set.
@@ -356,7 +360,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_whatever_mixes_the_way_back_stays_open() -> None:
     SEEN.clear()
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=160, stateful_step_count=25, deadline=None, derandomize=True, database=None,
