@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from harness.core.errors import BadInput, DrillError, Internal
-from harness.core.event import EffectProved, PodsSeen, Record, ResponderActed, decode, encode
+from harness.core.event import EffectProved, InjectDone, PodsSeen, Record, ResponderActed, decode, encode
 from harness.core.history import History
 from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
@@ -46,6 +46,8 @@ FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
 ENDS_WITHIN = 900.0
 """Virtual seconds in which every controller ends once everything answers: timeout, grace, a lock's life, settling."""
+OVERTAKES_WITHIN = 240
+"""Virtual seconds that a second run has to take the lock, bring back, see the alert resolved, and inject."""
 SEEN: Counter[str] = Counter()
 
 
@@ -235,6 +237,8 @@ class Machine(RuleBasedStateMachine):
         self.foreign = False
         self.kept: object = None
         """What somebody else made of the target, and nobody may change."""
+        self.frozen: list[Actor] = []
+        """Processes that stand still, as under SIGSTOP or on a machine that is paused."""
         self.wrong: list[str] = []
         self.lock: tuple[str, str, float] = ("", "", 0.0)
         """Whose the lock is, its last renewal as it says, and when that was seen."""
@@ -255,7 +259,7 @@ class Machine(RuleBasedStateMachine):
             self.runs.append(actor)
 
     def tick(self) -> None:
-        for actor in self.living:
+        for actor in [one for one in self.living if one not in self.frozen]:
             actor.turn()
             self.locked(actor)
             self.recorded()
@@ -328,6 +332,22 @@ class Machine(RuleBasedStateMachine):
     def trouble_at_the_next_write(self, data: st.DataObject, order: str, only: str) -> None:
         connection = data.draw(st.sampled_from(self.living)).seat.cluster
         connection.order, connection.only = order, only
+
+    @rule()
+    @precondition(lambda self: self.changed() and len(self.living) == 1 and self.living[0].drill is not None)
+    def overtaken_while_it_stood_still(self) -> None:
+        """What goes on after its lock went to another run must leave alone what is now that run's."""
+        self.frozen = self.living
+        self.start("run")
+        other = self.runs[-1].drill
+        assert other is not None
+        waits = OVERTAKES_WITHIN
+        while waits > 0 and not other.history.all(InjectDone) and not self.runs[-1].over:
+            self.pass_time(1)
+            waits -= 1
+        SEEN["overtaken"] += bool(other.history.open_faults())
+        self.frozen = []
+        self.pass_time(5)
 
     @rule()
     def held_writes_go_on(self) -> None:
@@ -460,5 +480,6 @@ def test_whatever_mixes_the_way_back_stays_open() -> None:
     wanted = {
         "second controller", "death with a fault in force", "lost reply", "flap", "replay", "foreign edit",
         "take-over", "held write", "no answer", "made anew", "lock taken", "met",
+        "overtaken",
     }  # fmt: skip
     assert wanted <= {what for what, count in SEEN.items() if count}, SEEN
