@@ -48,6 +48,8 @@ ENDS_WITHIN = 900.0
 """Virtual seconds in which every controller ends once everything answers: timeout, grace, a lock's life, settling."""
 OVERTAKES_WITHIN = 240
 """Virtual seconds that a second run has to take the lock, bring back, see the alert resolved, and inject."""
+HELD_WITHIN = 60
+"""Virtual seconds in which a run that has begun comes to its fault's write."""
 SEEN: Counter[str] = Counter()
 
 
@@ -226,9 +228,11 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         kind=st.sampled_from(sorted(FAULTS)),
         head_start=st.sampled_from([12, 20, 0, 30, 60]),
-        trouble=st.sampled_from(["", "hold", "lose after", "lose before", "die after", "die before"]),
+        trouble=st.sampled_from(["", "overtaken", "lose after", "lose before", "die after", "die before", "hold"]),
+        what=st.sampled_from(["run", *sorted(COMERS)]),
+        held=st.sampled_from(["Deployment", "ConfigMap"]),
     )
-    def begin(self, kind: str, head_start: int, trouble: str) -> None:
+    def begin(self, kind: str, head_start: int, trouble: str, what: str, held: str) -> None:
         """A run, alone for a while; `trouble` comes with its write to the target."""
         self.kind, self.world = kind, World()
         self.before = declared(self.world)
@@ -244,8 +248,30 @@ class Machine(RuleBasedStateMachine):
         """Whose the lock is, its last renewal as it says, and when that was seen."""
         self.count = 0
         self.start("run")
+        if trouble == "overtaken":
+            self.held_up_before_its_fault(what, held)
+            return
         self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, "Deployment"
         self.pass_time(head_start)
+
+    def held_up_before_its_fault(self, what: str, kind: str) -> None:
+        """The write of the fault, or the record before it, is under way for longer than somebody else needs."""
+        connection = self.living[0].seat.cluster
+        connection.order, connection.only = "hold", kind
+        waits = HELD_WITHIN
+        while waits > 0 and self.living and not connection.held:
+            self.pass_time(1)
+            waits -= 1
+        self.pass_time(DURATION)
+        self.start(what)
+        other = self.actors[-1]
+        waits = OVERTAKES_WITHIN
+        while waits > 0 and not other.over and (other.drill is None or not other.drill.history.all(InjectDone)):
+            self.pass_time(1)
+            waits -= 1
+        SEEN["held up before its fault"] += connection.held
+        connection.held = False
+        self.pass_time(5)
 
     @property
     def living(self) -> list[Actor]:
@@ -291,9 +317,15 @@ class Machine(RuleBasedStateMachine):
 
     def ended(self, actor: Actor) -> None:
         """A run that ends by itself has undone what it wrote, whatever became of the replies."""
-        if actor.drill is None or actor.seat.cluster.killed or actor.drill.history.ended is None or self.foreign:
+        if actor.drill is None or actor.seat.cluster.killed or actor.drill.history.ended is None:
             return
         own = f"{undo_records.RUN_LABEL}={actor.name}"
+        if actor.drill.history.open_faults():
+            SEEN["ended with its fault open"] += 1
+            if not self.world.cluster.listing("ConfigMap", NAMESPACE, own):
+                self.wrong.append(f"{actor.name} ended with its fault open, and took its record away")
+        if self.foreign:
+            return
         if self.changed() and self.world.cluster.listing("ConfigMap", NAMESPACE, own):
             self.wrong.append(f"{actor.name} ended and left its fault in force: {actor.drill.history.ended}")
 
@@ -480,6 +512,6 @@ def test_whatever_mixes_the_way_back_stays_open() -> None:
     wanted = {
         "second controller", "death with a fault in force", "lost reply", "flap", "replay", "foreign edit",
         "take-over", "held write", "no answer", "made anew", "lock taken", "met",
-        "overtaken",
+        "overtaken", "ended with its fault open", "held up before its fault",
     }  # fmt: skip
     assert wanted <= {what for what, count in SEEN.items() if count}, SEEN
