@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,12 +53,20 @@ HELD_WITHIN = 60
 SEEN: Counter[str] = Counter()
 
 
+class Watcher(Protocol):
+    """Who looks at the world after every write, and keeps what was wrong."""
+
+    wrong: list[str]
+
+    def written(self, by: str) -> None: ...
+
+
 class Seat:
     """The world as one controller has it: its own connection, which can die or lose replies, and its own turn."""
 
-    def __init__(self, world: World, name: str, give_back: Callable[[], None], wrong: Callable[[str], None]) -> None:
+    def __init__(self, world: World, name: str, give_back: Callable[[], None], watcher: Watcher) -> None:
         self._world, self._give_back = world, give_back
-        self.cluster = Connection(world, name, give_back, wrong)
+        self.cluster = Connection(world, name, give_back, watcher)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world, name)
@@ -76,8 +84,8 @@ class Seat:
 class Connection:
     """One controller's calls to the API server that all share."""
 
-    def __init__(self, world: World, name: str, give_back: Callable[[], None], wrong: Callable[[str], None]) -> None:
-        self._world, self._name, self._give_back, self._wrong = world, name, give_back, wrong
+    def __init__(self, world: World, name: str, give_back: Callable[[], None], watcher: Watcher) -> None:
+        self._world, self._name, self._give_back, self._watcher = world, name, give_back, watcher
         self.killed = False
         self.order = ""
         self.only = ""
@@ -107,6 +115,7 @@ class Connection:
                 SEEN["lost reply"] += 1
                 raise lost_reply()
             answer = act(*args, **options)
+            self._watcher.written(self._name)
             if name == "patch" and kind == "Deployment" and order != "hold":
                 self._has_lock()  # a write that was held up is known by what it may do: nothing, once it was undone
             if order == "die after":
@@ -133,7 +142,7 @@ class Connection:
             if lock["metadata"]["name"] == LOCK
         ]
         if not any(self._name in holder for holder in holders):
-            self._wrong(f"{self._name} writes under the lock of {holders or 'nobody'}")
+            self._watcher.wrong.append(f"{self._name} writes under the lock of {holders or 'nobody'}")
 
 
 class MortalJournal(MemoryJournal):
@@ -159,13 +168,13 @@ class Actor:
         name: str,
         kind: str,
         untouched: Callable[[], bool],
-        wrong: Callable[[str], None],
+        watcher: Watcher,
     ) -> None:
         self.what, self.name = what, name
         self.over = False
         self.broke: BaseException | None = None
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
-        self.seat: Any = Seat(world, name, self._give_back, wrong)
+        self.seat: Any = Seat(world, name, self._give_back, watcher)
         self.drill: Drill | None = None
         if what == "run":
             journal = MortalJournal(self.seat.cluster)
@@ -279,7 +288,7 @@ class Machine(RuleBasedStateMachine):
 
     def start(self, what: str) -> None:
         self.count += 1
-        actor = Actor(self.world, what, f"{what}-{self.count}", self.kind, lambda: not self.foreign, self.wrong.append)
+        actor = Actor(self.world, what, f"{what}-{self.count}", self.kind, lambda: not self.foreign, self)
         self.actors.append(actor)
         if actor.drill is not None:
             self.runs.append(actor)
@@ -438,12 +447,17 @@ class Machine(RuleBasedStateMachine):
         spec = next(body["spec"] for body in self.before if body["kind"] == "Deployment")
         return bool(self.world.deployment["spec"] != spec)
 
+    def written(self, by: str) -> None:
+        """Whatever differs because of a drill has its record, after every single write."""
+        records = self.world.cluster.listing("ConfigMap", NAMESPACE, f"{undo_records.LABEL}=true")
+        if not records and not self.foreign and self.changed():
+            self.wrong.append(f"no record behind a write of {by}")
+
     @invariant()
     def recorded(self) -> None:
-        """Whatever differs because of a drill has its record, at every instant."""
-        if not self.changed() or self.foreign:
-            return
-        assert self.world.cluster.listing("ConfigMap", NAMESPACE, f"{undo_records.LABEL}=true"), "no record"
+        """The same at every instant, whoever changed it."""
+        self.written("nobody")
+        self.nothing_went_wrong()
 
     @invariant()
     def nothing_went_wrong(self) -> None:
