@@ -96,6 +96,7 @@ def _draft7(node: Any) -> Any:
         return [_draft7(item) for item in node]
     if not isinstance(node, dict):
         return node
+    node = {key: value for key, value in node.items() if key != "discriminator"}  # OpenAPI's, not JSON Schema's
     kept = {key: _draft7(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
     if "$ref" in kept:  # draft 7 ignores whatever stands beside a reference
         return {"$ref": kept["$ref"].replace("#/$defs/", "#/definitions/")}

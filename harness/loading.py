@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import catalog
 from harness.core.errors import BadInput
-from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest
+from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest, renewed
 from harness.core.quantity import WRITTEN
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def load(path: Path) -> LoadedExperiment:
 
 def parse(data: Mapping[str, Any]) -> AnyExperiment:
     """The experiment in data that a journal kept. Raises BadInput with every problem, by path."""
-    document = _Document(data=dict(data))
+    document = _Document(data=renewed(data))
     experiment = _validated(document)
     if experiment is None:
         lines = [f"{_dotted(problem.loc)}: {problem.message}" for problem in document.problems]

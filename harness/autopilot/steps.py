@@ -14,7 +14,7 @@ from typing import Literal
 
 from harness.core.clock import Instant
 from harness.core.event import PodState
-from harness.core.experiment import Autopilot, Condition
+from harness.core.experiment import Condition, RestoreMemoryLimit
 from harness.core.pods import pod_state
 from harness.core.quantity import parse_memory
 from harness.ports.cluster import Json
@@ -98,37 +98,37 @@ def _state(pod: PodState) -> str:
     return pod.waiting or ("ready" if pod.ready else "not ready")
 
 
-def diagnosed(workload: Workload, autopilot: Autopilot) -> Diagnosis:
+def diagnosed(workload: Workload, runbook: RestoreMemoryLimit) -> Diagnosis:
     """The decision tree of the runbook over the facts of one look."""
     if not workload.pods:
         return Diagnosis("leave", "there are no pods to look at, which the runbook does not describe")
     if workload.killed:
-        return _of_killed(workload, autopilot)
+        return _of_killed(workload, runbook)
     if workload.unhealthy or len(workload.pods) < workload.replicas:
         return Diagnosis("leave", f"pods are unhealthy but none was OOMKilled: {described(workload)}")
-    if autopilot.scale_to is None or autopilot.scale_to <= workload.replicas:
-        wanted = "no number" if autopilot.scale_to is None else str(autopilot.scale_to)
+    if runbook.scale_to is None or runbook.scale_to <= workload.replicas:
+        wanted = "no number" if runbook.scale_to is None else str(runbook.scale_to)
         return Diagnosis("leave", f"all pods are healthy, and {wanted} is given to scale the {workload.replicas} to")
     return Diagnosis(
-        "scale", f"all {len(workload.pods)} pods are healthy: more work than usual, so scale to {autopilot.scale_to}",
-        f"{autopilot.look_at}: more work than {workload.replicas} healthy pods can take",
+        "scale", f"all {len(workload.pods)} pods are healthy: more work than usual, so scale to {runbook.scale_to}",
+        f"deployment/{workload.name}: more work than {workload.replicas} healthy pods can take",
     )  # fmt: skip
 
 
-def _of_killed(workload: Workload, autopilot: Autopilot) -> Diagnosis:
+def _of_killed(workload: Workload, runbook: RestoreMemoryLimit) -> Diagnosis:
     killed = len(workload.killed)
     if not workload.limit:
         return Diagnosis("leave", f"{killed} pods were OOMKilled, but the Deployment has no memory limit to put back")
-    if parse_memory(workload.limit) >= parse_memory(autopilot.limit):
+    if parse_memory(workload.limit) >= parse_memory(runbook.limit):
         return Diagnosis(
             "leave",
             f"{killed} pods were OOMKilled, but the limit is {workload.limit}, not below the runbook's "
-            f"{autopilot.limit}: the cause is another",
+            f"{runbook.limit}: the cause is another",
         )
     return Diagnosis(
         "fix",
         f"{killed} pods were OOMKilled, so scaling would only make more that crash: put the limit back first",
-        f"{autopilot.look_at}: OOMKilled, its memory limit of {workload.limit} is below the {autopilot.limit} "
+        f"deployment/{workload.name}: OOMKilled, its memory limit of {workload.limit} is below the {runbook.limit} "
         "that the runbook asks for",
     )
 

@@ -186,10 +186,11 @@ def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
         provable = [fault.id for fault in experiment.faults if effect_deadline(experiment, fault.id) is not None]
         return tuple(f"{fault}.effective" for fault in provable if fault not in proved)
     machine: dict[str, None] = {}
-    for alert in experiment.alerts:
+    for index, alert in enumerate(experiment.alerts):
         machine[f"{alert.name}.firing"] = None
         machine[f"{alert.name}.resolved"] = None
-    machine["recovered"] = None
+        if experiment.goal(alert.name, "recovered") is not None:
+            machine[f"{alert.name}.recovered" if index else "recovered"] = None
     people: dict[str, None] = dict.fromkeys(sla.to for sla in experiment.slas if sla.to != "clean")
     if any(act.action == "acknowledged" and act.actor_kind == "automation" for act in history.all(ResponderActed)):
         people["all_clear"] = None  # the automation has begun, and closing is part of its work

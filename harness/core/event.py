@@ -272,6 +272,8 @@ class ResponderActed(Fact):
     source: str
     role: str = ""
     text: str = ""
+    alert: str = ""
+    """Which alert it is about, where the door said so."""
     counted: bool = True
     reason: str = ""
 

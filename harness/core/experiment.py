@@ -22,8 +22,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0
 """A DNS-safe short name: it becomes part of object names and of paths."""
 AlertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,80}$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,80}$")]
-_MILESTONE = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*(\.[a-z_]+)?$")
+_MILESTONE = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*(\.[a-z_]+){0,2}$")
 MilestoneName = Annotated[str, StringConstraints(pattern=_MILESTONE.pattern)]
+ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+WorkloadName = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+"""A workload in the form kind/name."""
 Severity = Literal["P1", "P2", "P3", "P4"]
 ProfileName = Literal["smoke", "gameday"]
 ResponderMode = Literal["autopilot", "human"]
@@ -149,14 +152,32 @@ def effect_signal(fault_id: str) -> str:
     return f"effect: {fault_id}"
 
 
+def goal_signal(alert: str, goal: str) -> str:
+    """The signal name under which the samples of an alert's own `mitigated` or `recovered` are journalled: that of
+    the milestone."""
+    return f"{alert}.{goal}"
+
+
+def curve_signal(alert: str) -> str:
+    """The signal name under which an alert's own drawn signal is journalled."""
+    return f"curve: {alert}"
+
+
 class ExpectedAlert(Frozen):
-    """An alert that must fire, by when, counted from which milestone."""
+    """An alert that must fire, by when, counted from which milestone: one incident.
+
+    The first alert of an experiment is what its `mitigated`, `recovered` and `signal` are about. Every other one may
+    declare its own, and is an incident of its own by that.
+    """
 
     name: AlertName
     within: Duration
     of: MilestoneName
     labels: dict[LabelName, str] = {}
     """Labels that it must carry, exactly: on a shared Prometheus other systems may have alerts of that name."""
+    mitigated: Condition | None = None
+    recovered: Condition | None = None
+    signal: Signal | None = None
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an alert of that name with these labels is this one."""
@@ -189,6 +210,95 @@ class Facilitator(Frozen):
     """What responders must not see."""
 
     root_cause: RootCause
+    of_alerts: dict[AlertName, RootCause] = {}
+    """The truth behind other alerts than the first."""
+
+
+class RestoreMemoryLimit(Frozen):
+    """Look at the pods of the workload; put the limit back where they were OOM-killed, scale where all are healthy."""
+
+    do: Literal["restore-memory-limit"]
+    limit: Memory
+    """What the runbook says the limit should be."""
+    scale_to: int | None = Field(default=None, ge=1)
+    """How many replicas the runbook asks for where the pods are healthy; without it nothing is scaled."""
+
+
+class ScaleTo(Frozen):
+    """Set the replicas of a workload."""
+
+    do: Literal["scale"]
+    target: WorkloadName
+    replicas: int = Field(ge=0)
+
+
+class SetEnvironment(Frozen):
+    """Set environment variables of a container; its workload rolls out by that."""
+
+    do: Literal["set-env"]
+    target: WorkloadName
+    container: str = Field(min_length=1)
+    set: dict[str, str] = Field(min_length=1)
+
+
+class SetConfig(Frozen):
+    """Set keys of a ConfigMap."""
+
+    do: Literal["set-config"]
+    configmap: ObjectName
+    set: dict[str, str] = Field(min_length=1)
+
+
+class SetImage(Frozen):
+    """Set the image of a container; its workload rolls out by that."""
+
+    do: Literal["set-image"]
+    target: WorkloadName
+    container: str = Field(min_length=1)
+    image: str = Field(min_length=1)
+
+
+class Restart(Frozen):
+    """Restart the pods of a workload, as `kubectl rollout restart` does."""
+
+    do: Literal["restart"]
+    target: WorkloadName
+
+
+class DeleteJobs(Frozen):
+    """Delete the Jobs that carry these labels."""
+
+    do: Literal["delete-jobs"]
+    labels: dict[str, str] = Field(min_length=1)
+
+
+class NewKey(Frozen):
+    """Put a fresh random key into a Secret. Nobody but the cluster ever holds it."""
+
+    do: Literal["new-key"]
+    secret: ObjectName
+    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$")
+
+
+Step = Annotated[
+    RestoreMemoryLimit | ScaleTo | SetEnvironment | SetConfig | SetImage | Restart | DeleteJobs | NewKey,
+    Field(discriminator="do"),
+]
+"""One thing that a runbook tells a responder to do."""
+
+
+class Response(Frozen):
+    """What the automated responder does about one alert."""
+
+    alert: AlertName | None = None
+    """Which one; the first expected alert where it is not said."""
+    look_at: str
+    """The workload whose pods are read first, e.g. "deployment/worker"."""
+    when: Condition | None = None
+    """What the runbook expects to see before it lets anybody act; where it is not so, nothing is touched."""
+    cause: str = ""
+    """The root cause that is declared where it is so."""
+    steps: tuple[Step, ...] = Field(min_length=1)
 
 
 class Autopilot(Frozen):
@@ -201,13 +311,7 @@ class Autopilot(Frozen):
     severity: Severity = "P1"
     escalate: tuple[Name, ...] = ()
     client_notice: str = ""
-    look_at: str
-    """The workload whose pods are read first, e.g. "deployment/worker"."""
-    fix: Literal["restore-memory-limit"]
-    limit: Memory
-    """What the runbook says the limit should be."""
-    scale_to: int | None = Field(default=None, ge=1)
-    """How many replicas the runbook asks for where the pods are healthy; without it nothing is scaled."""
+    responses: tuple[Response, ...] = Field(min_length=1)
 
 
 class ConditionTuning(Frozen):
@@ -217,6 +321,13 @@ class ConditionTuning(Frozen):
     for_: Duration | None = Field(default=None, alias="for")
 
 
+class AlertTuning(Frozen):
+    """What a profile may change of an alert's own conditions."""
+
+    mitigated: ConditionTuning = ConditionTuning()
+    recovered: ConditionTuning = ConditionTuning()
+
+
 class Profile(Frozen):
     """A profile changes timing only: never a fault, an alert, an SLA's bound or a threshold."""
 
@@ -224,11 +335,16 @@ class Profile(Frozen):
     steady_for: Duration | None = None
     mitigated: ConditionTuning = ConditionTuning()
     recovered: ConditionTuning = ConditionTuning()
+    alerts: dict[AlertName, AlertTuning] = {}
+    """Of alerts that have conditions of their own."""
     responder: ResponderMode = "autopilot"
     autopilot_pace: Duration | None = None
 
 
 _ALERT_STATES = ("pending", "firing", "paged", "resolved")
+RESPONSES = ("acknowledged", "assessed", "client.notified", "root_cause.declared", "fix.applied", "all_clear")
+"""What responders do about an incident; each alert has them under its own name too."""
+GOALS = ("mitigated", "recovered")
 F_co = TypeVar("F_co", bound=FaultSpec, covariant=True)
 
 _FIXED_MILESTONES = frozenset({
@@ -312,19 +428,77 @@ class Experiment(Frozen, Generic[F_co]):
                     f"{role!r} is not a role{closest(role, self.roles)}; declared in `roles`: {roles}",
                 ))  # fmt: skip
         objects: list[tuple[Loc, str]] = [(("facilitator", "root_cause", "object"), self.facilitator.root_cause.object)]
-        if self.autopilot is not None:
-            objects.append((("autopilot", "look_at"), self.autopilot.look_at))
+        objects += [
+            (("facilitator", "of_alerts", name, "object"), cause.object)
+            for name, cause in self.facilitator.of_alerts.items()
+        ]
+        objects += [
+            (("autopilot", "responses", i, "look_at"), response.look_at)
+            for i, response in enumerate(self.autopilot.responses if self.autopilot else ())
+        ]
         found += [
             (loc, f"{text!r} is not kind/name; write for example deployment/worker")
             for loc, text in objects
             if not _OBJECT.fullmatch(text)
         ]
+        return [*found, *self._unknown_alerts()]
+
+    def _unknown_alerts(self) -> list[tuple[Loc, str]]:
+        names = [alert.name for alert in self.alerts]
+        used: list[tuple[Loc, str]] = [
+            (("facilitator", "of_alerts", name), name) for name in self.facilitator.of_alerts
+        ]
+        used += [
+            (("autopilot", "responses", i, "alert"), response.alert)
+            for i, response in enumerate(self.autopilot.responses if self.autopilot else ())
+            if response.alert is not None
+        ]
+        used += [
+            (("profiles", profile, "alerts", name), name)
+            for profile, tuning in self.profiles.items()
+            for name in tuning.alerts
+        ]
+        found = [
+            (loc, f"{name!r} is not expected{closest(name, names)}; declared in `alerts`: {', '.join(names) or 'none'}")
+            for loc, name in used
+            if name not in names
+        ]
+        for profile, tuning in self.profiles.items():
+            for name, tuned in tuning.alerts.items():
+                found += [
+                    (("profiles", profile, "alerts", name, goal), f"{name} declares no `{goal}` that could be tuned")
+                    for goal in GOALS
+                    if getattr(tuned, goal) != ConditionTuning()
+                    and any(alert.name == name and getattr(alert, goal) is None for alert in self.alerts)
+                ]
         return found
 
     def _pointless(self) -> list[tuple[Loc, str]]:
         found: list[tuple[Loc, str]] = []
         if self.alerts and not self.faults:
             found.append((("alerts",), "alerts are expected but no fault is declared that could raise them"))
+        first = self.alerts[0] if self.alerts else None
+        found += [
+            (("alerts", 0, goal), f"the first alert's is the experiment's own `{goal}`; write it there")
+            for goal in (*GOALS, "signal")
+            if first is not None and getattr(first, goal) is not None
+        ]
+        answered = [response.alert or (first.name if first else "") for response in self.autopilot.responses] if (
+            self.autopilot
+        ) else []  # fmt: skip
+        found += [
+            (("autopilot", "responses", i), f"{name} is answered twice; keep one response")
+            for i, name in enumerate(answered)
+            if name in answered[:i]
+        ]
+        found += [
+            (
+                ("autopilot", "responses", i, "steps"),
+                "restore-memory-limit decides what to do; write it as the only step",
+            )
+            for i, response in enumerate(self.autopilot.responses if self.autopilot else ())
+            if len(response.steps) > 1 and any(isinstance(step, RestoreMemoryLimit) for step in response.steps)
+        ]
         for i, sla in enumerate(self.slas):
             if sla.from_ == sla.to:
                 found.append((("slas", i, "to"), f"an SLA needs two different ends; both are {sla.to}"))
@@ -382,8 +556,18 @@ class Experiment(Frozen, Generic[F_co]):
         """Every milestone name that a run of this experiment can produce."""
         roles = {f"{role}.{what}" for role in self.roles for what in ("paged", "joined")}
         faults = {f"{fault.id}.{what}" for fault in self.faults for what in ("injected", "effective")}
-        alerts = {f"{alert.name}.{what}" for alert in self.alerts for what in _ALERT_STATES}
-        return _FIXED_MILESTONES | roles | faults | alerts
+        alerts = {f"{alert.name}.{what}" for alert in self.alerts for what in (*_ALERT_STATES, *RESPONSES)}
+        goals = {f"{alert.name}.{goal}" for alert in self.alerts for goal in GOALS if self.goal(alert.name, goal)}
+        return _FIXED_MILESTONES | roles | faults | alerts | goals
+
+    def goal(self, alert: str, what: str) -> Condition | None:
+        """The condition by which an alert's incident is `mitigated` or `recovered`: the first alert's is the
+        experiment's, another's its own; None where it has none."""
+        found: Condition | None = None
+        for index, one in enumerate(self.alerts):
+            if one.name == alert:
+                found = getattr(self if index == 0 else one, what)
+        return found
 
     def profile(self, name: ProfileName) -> Profile:
         """The profile called `name`. Raises KeyError where the file has none."""
@@ -400,6 +584,7 @@ class Experiment(Frozen, Generic[F_co]):
             "steady_state": steady,
             "mitigated": _tuned(self.mitigated, profile.mitigated),
             "recovered": _tuned(self.recovered, profile.recovered),
+            "alerts": tuple(_tuned_alert(alert, profile.alerts.get(alert.name)) for alert in self.alerts),
             "autopilot": _paced(self.autopilot, profile.autopilot_pace),
         })  # fmt: skip
 
@@ -416,6 +601,17 @@ class Experiment(Frozen, Generic[F_co]):
         return digest_of(self.as_data())
 
 
+def renewed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an experiment that an older version wrote, in today's words: the autopilot of version 0.1 had the
+    one fix that there was, beside its paces."""
+    autopilot = data.get("autopilot")
+    if not isinstance(autopilot, dict) or "fix" not in autopilot:
+        return dict(data)
+    kept = {key: value for key, value in autopilot.items() if key not in {"look_at", "fix", "limit", "scale_to"}}
+    step = {"do": autopilot["fix"], "limit": autopilot.get("limit"), "scale_to": autopilot.get("scale_to")}
+    return {**data, "autopilot": {**kept, "responses": [{"look_at": autopilot.get("look_at"), "steps": [step]}]}}
+
+
 def digest_of(data: Mapping[str, Any]) -> str:
     """The digest of an experiment that is already data, as a journal holds it."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -424,6 +620,13 @@ def digest_of(data: Mapping[str, Any]) -> str:
 def _tuned(condition: Condition, tuning: ConditionTuning) -> Condition:
     changes = {key: value for key, value in (("query", tuning.query), ("for_", tuning.for_)) if value is not None}
     return condition.model_copy(update=changes)
+
+
+def _tuned_alert(alert: ExpectedAlert, tuning: AlertTuning | None) -> ExpectedAlert:
+    if tuning is None:
+        return alert
+    own = ((goal, getattr(alert, goal), getattr(tuning, goal)) for goal in GOALS)
+    return alert.model_copy(update={goal: _tuned(have, tuned) for goal, have, tuned in own if have is not None})
 
 
 def _paced(autopilot: Autopilot | None, pace: float | None) -> Autopilot | None:

@@ -23,21 +23,31 @@ MAX_TEXT = 4000
 MAX_ACTOR = 400
 _ACTIONS: frozenset[str] = frozenset(get_args(Action))
 _ROLE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_ALERT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """What could move a terminal's cursor or turn its text around: dropped from what others wrote."""
 
 
 def message(
-    namespace: str, *, actor: str, action: Action, role: str = "", text: str = "", automation: bool = False
+    namespace: str,
+    *,
+    actor: str,
+    action: Action,
+    role: str = "",
+    text: str = "",
+    alert: str = "",
+    automation: bool = False,
 ) -> dict[str, Any]:
     """The ConfigMap to create. Raises ValueError where there is no actor, where an action of a role names none, and
-    where the role is not a short name or the text is too long."""
+    where the role is not a short name, the alert no alert's name, or the text too long."""
     if not actor:
         raise ValueError("a message without an actor is nobody's; say who acts")
     if action in ROLE_ACTIONS and not role:
         raise ValueError(f"{action} needs the role that it is about, like l2")
     if role and not _ROLE.fullmatch(role):
         raise ValueError(f"{role!r} is not a role; write lower-case letters, digits and -, at most 40")
+    if alert and not _ALERT.fullmatch(alert):
+        raise ValueError(f"{alert[:80]!r} is not an alert's name; write it as its rule does, like HighQueueDepth")
     if len(text) > MAX_TEXT:
         raise ValueError(f"the text has {len(text)} characters; at most {MAX_TEXT} fit in a message")
     return {
@@ -55,6 +65,7 @@ def message(
             "role": role,
             "text": text,
             "actorKind": "automation" if automation else "human",
+            **({"alert": alert} if alert else {}),
         },
     }
 
@@ -89,6 +100,7 @@ def read(message: dict[str, Any], *, verified: bool, offset: Bounds, seen_at: fl
         source=f"message {name}",
         role=role if _ROLE.fullmatch(role) else "",
         text=_CONTROL.sub("", data.get("text", ""))[:MAX_TEXT],
+        alert=data["alert"] if _ALERT.fullmatch(data.get("alert", "")) else "",
     )
 
 

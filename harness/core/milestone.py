@@ -20,7 +20,7 @@ from harness.core.event import (
     ResponderActed,
     RunStarted,
 )
-from harness.core.experiment import AnyExperiment, Condition
+from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, goal_signal
 from harness.core.history import History
 from harness.core.samples import Sampled, described, samples, trailing, watched_until
 
@@ -58,19 +58,31 @@ def milestones(experiment: AnyExperiment, history: History) -> dict[str, Milesto
 
     _faults(history, put_into=found)
     _alerts(experiment, history, found)
-    firing = found.get("firing")
-    _responders(history, found, firing)
-    if firing is not None:
-        for name, condition in ((MITIGATED, experiment.mitigated), (RECOVERED, experiment.recovered)):
-            held = held_since(history, name, condition, not_before=firing.at.earliest)
-            if held is not None:
-                put(name, held)
+    _responders(experiment, history, found)
+    for index, alert in enumerate(experiment.alerts):
+        _goals(experiment, history, found, alert.name, is_first=index == 0)
     for record, event in history.records(CleanChecked):
         if not event.clean:
             found.pop("clean", None)  # what became dirty again was not clean for good
         else:
             put("clean", Milestone("clean", Bounds.at(record.at), "comparison with the snapshots", (record.seq,)))
     return dict(sorted(found.items(), key=lambda item: (item[1].at.latest, item[1].at.earliest, item[0])))
+
+
+def _goals(
+    experiment: AnyExperiment, history: History, found: dict[str, Milestone], alert: str, *, is_first: bool
+) -> None:
+    """When an alert's incident was mitigated, and recovered: those of the first are the experiment's."""
+    firing = found.get(f"{alert}.firing")
+    for goal in (MITIGATED, RECOVERED) if firing is not None else ():
+        condition = experiment.goal(alert, goal)
+        signal = goal if is_first else goal_signal(alert, goal)
+        if firing is None or condition is None:
+            continue
+        held = held_since(history, signal, condition, not_before=firing.at.earliest)
+        if held is not None:
+            for name in [goal_signal(alert, goal)] + ([goal] if is_first else []):
+                found[name] = replace(held, name=name)
 
 
 def _faults(history: History, put_into: dict[str, Milestone]) -> None:
@@ -86,11 +98,8 @@ def _faults(history: History, put_into: dict[str, Milestone]) -> None:
 
 
 def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> None:
-    injected = found.get("injected")
-    if injected is None:
-        return
     for index, alert in enumerate(experiment.alerts):
-        own = _alert_states(alert.name, history, not_before=injected.at.earliest)
+        own = _attributed(experiment, alert, history, found)
         firing = own.get("firing")
         for record, page in history.records(PageReceived):
             mine = page.alert == alert.name and page.status == "firing" and alert.matches(page.labels)
@@ -99,6 +108,34 @@ def _alerts(experiment: AnyExperiment, history: History, found: dict[str, Milest
         for what, milestone in own.items():
             for name in [f"{alert.name}.{what}"] + ([what] if index == 0 else []):
                 found[name] = replace(milestone, name=name)
+
+
+def _attributed(
+    experiment: AnyExperiment, alert: ExpectedAlert, history: History, found: dict[str, Milestone]
+) -> dict[str, Milestone]:
+    """The states of an alert since the fault that it is counted from was injected. One that fires only from before
+    that, with another fault in force, is shown with a note: what raised it is not known."""
+    zero, first = zero_of(experiment, alert), found.get("injected")
+    since = found.get(zero)
+    own = _alert_states(alert.name, history, not_before=since.at.earliest) if since is not None else {}
+    if "firing" in own or first is None or zero == "injected":
+        return own
+    before = _alert_states(alert.name, history, not_before=first.at.earliest)
+    if "firing" not in before:
+        return own
+    note = f"{AMBIGUOUS}: it fired before {zero}, so what raised it is not known"
+    return before | {"firing": replace(before["firing"], note=note)}
+
+
+AMBIGUOUS = "ambiguous"
+"""How the note of a milestone begins that cannot be attributed."""
+
+
+def zero_of(experiment: AnyExperiment, alert: ExpectedAlert) -> str:
+    """The milestone before which an alert cannot be this drill's doing: the injection of the fault that it is counted
+    from, or the first injection."""
+    owner = alert.of.partition(".")[0]
+    return f"{owner}.injected" if any(fault.id == owner for fault in experiment.faults) else "injected"
 
 
 def _alert_states(alert: str, history: History, *, not_before: float) -> dict[str, Milestone]:
@@ -175,32 +212,66 @@ _BY_ACTION = {
 }
 
 
-def _responders(history: History, found: dict[str, Milestone], firing: Milestone | None) -> None:
+def _responders(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> None:
+    """What responders did, each act about one alert: the one that it names, or else the one that it can be about.
+    The plain names are those of the first alert; the all clear is given once it is given for all that fired."""
     begun = history.last(RunStarted)
     people_respond = begun is not None and begun.responder == "human"
+    names = [alert.name for alert in experiment.alerts]
+    cleared = "all_clear"
     for record, event in history.records(ResponderActed):
-        if not event.counted or firing is None:
+        if not event.counted:
             continue
-        if event.at.latest < firing.at.earliest:
-            continue  # law: acknowledged means after firing
         if people_respond and event.action == "acknowledged" and event.actor_kind == "automation":
             continue  # law: where people respond, acknowledged means a person
+        alert, note = _about(event, names, found)
+        firing = found.get(f"{alert}.firing")
+        is_for_all = event.action == cleared and not event.alert
+        if firing is None or event.at.latest < firing.at.earliest:
+            continue  # law: acknowledged means after firing
         match event.action:
             case "escalated" | "joined" if not event.role:
                 continue
             case "escalated":
-                name = f"{event.role}.paged"
+                known = [f"{event.role}.paged"]
             case "joined":
-                name = f"{event.role}.joined"
+                known = [f"{event.role}.joined"]
             case action if action in _BY_ACTION:
-                name = _BY_ACTION[action]
+                what = _BY_ACTION[action]
+                about = [name for name in names if f"{name}.firing" in found] if is_for_all else [alert]
+                known = [f"{name}.{what}" for name in about]
+                known += [what] if is_for_all or (alert == names[0] and what != cleared) else []
             case _:
                 continue
         at = event.at.clipped(not_before=firing.at.earliest)
         source = event.source if event.verified != "claimed" else f"{event.source} (identity claimed, not verified)"
-        found.setdefault(
-            name, Milestone(name, at, source, (record.seq,), actor=event.actor, actor_kind=event.actor_kind)
-        )
+        for name in known:
+            found.setdefault(
+                name,
+                Milestone(
+                    name, at, source, (record.seq,), actor=event.actor, actor_kind=event.actor_kind, note=note
+                ),
+            )  # fmt: skip
+    given = [found.get(f"{name}.{cleared}") for name in names if f"{name}.firing" in found]
+    last = max((one for one in given if one is not None), key=lambda one: one.at.latest, default=None)
+    if last is not None and None not in given and len(given) == len(names):
+        found.setdefault(cleared, replace(last, name=cleared))
+
+
+def _about(event: ResponderActed, names: list[str], found: dict[str, Milestone]) -> tuple[str, str]:
+    """Which alert an act is about, and what to note of that: the one that it names; else the only one that fired
+    before it and has not yet been answered so; of several the oldest, marked."""
+    if event.alert in names:
+        return event.alert, ""
+    fired = [name for name in names if f"{name}.firing" in found]
+    before = [name for name in fired if found[f"{name}.firing"].at.earliest <= event.at.latest] or fired[:1]
+    what = _BY_ACTION.get(event.action, "")
+    due = [name for name in before if f"{name}.{what}" not in found] or before
+    if not due:
+        return "", ""
+    oldest = min(due, key=lambda name: found[f"{name}.firing"].at.earliest)
+    named = f"{AMBIGUOUS}: {' and '.join(due)} were firing, and it does not say which it is about"
+    return oldest, named if what not in {"", "all_clear"} and len(due) > 1 else ""
 
 
 @dataclass(slots=True)

@@ -31,9 +31,10 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
 )
-from harness.core.experiment import AnyExperiment, NamedCondition, Sla
+from harness.core.experiment import AnyExperiment, NamedCondition, Sla, goal_signal
 from harness.core.history import History
 from harness.core.milestone import (
+    AMBIGUOUS,
     FROM_PROMETHEUS,
     MITIGATED,
     NO_DATA,
@@ -173,10 +174,13 @@ def _unseen(
     doubts += [step.words for step in _clock_steps(history) if step.peer == PROMETHEUS]
     if doubts or experiment is None:
         return next(iter(doubts), "")
-    firing = found.get("firing")
     if what in (MITIGATED, RECOVERED):
-        condition = experiment.mitigated if what == MITIGATED else experiment.recovered
-        return "" if firing is None else may_have_held(history, what, condition, not_before=firing.at.earliest)
+        alert = name.rpartition(".")[0] or next((alert.name for alert in experiment.alerts), "")
+        firing, condition = found.get(f"{alert}.firing"), experiment.goal(alert, what)
+        signal = what if alert == experiment.alerts[0].name else goal_signal(alert, what)
+        if firing is None or condition is None:
+            return ""
+        return may_have_held(history, signal, condition, not_before=firing.at.earliest)
     return _nothing_to_evaluate(name, history, experiment, within)
 
 
@@ -214,7 +218,7 @@ def _doubt(start: Milestone, end: Milestone, history: History) -> str:
         stalled = _stalled(milestone, start.at.earliest, end.at.latest, history)
         if stalled:
             return f"{milestone.name}: {stalled}"
-        if "differs" in milestone.note or milestone.note.startswith(NO_DATA):
+        if "differs" in milestone.note or milestone.note.startswith((NO_DATA, AMBIGUOUS)):
             return f"{milestone.name}: {milestone.note}"
     return ""
 

@@ -31,7 +31,15 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
 )
-from harness.core.experiment import AnyExperiment, ExpectedAlert, effect_signal, measured_effect
+from harness.core.experiment import (
+    GOALS,
+    AnyExperiment,
+    ExpectedAlert,
+    curve_signal,
+    effect_signal,
+    goal_signal,
+    measured_effect,
+)
 from harness.core.expressions import fits
 from harness.core.inbox import read as read_message
 from harness.core.milestone import operand_signal
@@ -96,6 +104,10 @@ def signals(experiment: AnyExperiment) -> dict[str, str]:
     """Every PromQL expression that a run samples, by the name under which its samples are journalled."""
     named = {CURVE: experiment.signal.query, "mitigated": experiment.mitigated.query}
     named["recovered"] = experiment.recovered.query
+    for alert in experiment.alerts[1:]:
+        own = {goal: condition for goal in GOALS if (condition := experiment.goal(alert.name, goal)) is not None}
+        named |= {goal_signal(alert.name, goal): condition.query for goal, condition in own.items()}
+        named |= {curve_signal(alert.name): alert.signal.query} if alert.signal is not None else {}
     named |= {guard_signal(c): c.query for c in experiment.must_hold}
     named |= {abort_signal(c.name): c.query for c in experiment.abort}
     effects = {fault.id: measured_effect(fault) for fault in experiment.faults}
@@ -416,19 +428,23 @@ class NotifierRound:
                 answers = [
                     silence
                     for silence in self.notifier.silences()
-                    if silence.id not in acks and any(acknowledges(silence, one) for one in held)
+                    if self._key(silence, expected) not in acks and any(acknowledges(silence, one) for one in held)
                 ]
-                acks |= {silence.id for silence in answers}
-                found += [self._acknowledged(silence) for silence in answers]
+                acks |= {self._key(silence, expected) for silence in answers}
+                found += [self._acknowledged(silence, expected) for silence in answers]
         self._held, self._acks = known, acks
         return found, now + 1.0
 
-    def _acknowledged(self, silence: Silence) -> ResponderActed:
+    def _key(self, silence: Silence, alert: ExpectedAlert) -> str:
+        """One silence may cover several alerts, and acknowledges each."""
+        return silence.id if alert.name == self.experiment.alerts[0].name else f"{silence.id} of {alert.name}"
+
+    def _acknowledged(self, silence: Silence, alert: ExpectedAlert) -> ResponderActed:
         """A silence that covers the alert and began during the run. Its own start is the server's stamp."""
         at = Bounds.at(silence.starts_at).shifted(self.offset)
         counted = at.latest >= self.since
         return ResponderActed(
-            key=silence.id,
+            key=self._key(silence, alert),
             action="acknowledged",
             actor=silence.created_by,
             actor_kind="automation" if silence.created_by.startswith("system:serviceaccount:") else "human",
@@ -436,6 +452,7 @@ class NotifierRound:
             at=at,
             source=f"Alertmanager silence {silence.id}",
             text=silence.comment[:400],
+            alert=alert.name,
             counted=counted,
             reason="" if counted else "the silence is older than the run: muting, not an acknowledgement",
         )

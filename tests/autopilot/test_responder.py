@@ -42,7 +42,9 @@ class Stage:
         self.waits = 0
         self.end = self.world.clock.now() + patience
         self.notifier = FakeNotifier(self.world)
-        plan = {"look_at": "deployment/worker", "fix": "restore-memory-limit", "limit": "128Mi", "escalate": ["l2"]}
+        tree = {"do": "restore-memory-limit", "limit": "128Mi"}
+        tree |= {key: autopilot.pop(key) for key in ("limit", "scale_to") if key in autopilot}
+        plan = {"responses": [{"look_at": "deployment/worker", "steps": [tree]}], "escalate": ["l2"]}
         self.experiment: AnyExperiment = experiment(autopilot=plan | autopilot)
         self._sync()
         if fault:

@@ -19,9 +19,9 @@ from harness.autopilot.steps import (
     seen,
     still_killed,
 )
-from harness.core.experiment import Autopilot, Condition
+from harness.core.experiment import Condition, RestoreMemoryLimit
 
-PLAN = Autopilot(look_at="deployment/worker", fix="restore-memory-limit", limit="128Mi", scale_to=8)
+PLAN = RestoreMemoryLimit(do="restore-memory-limit", limit="128Mi", scale_to=8)
 
 
 def deployment(limit: str = "64Mi", replicas: int = 5, sidecar: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ KILLED = [pod(f"k{i}", oom=True, waiting="CrashLoopBackOff", restarts=2) for i i
     ],
 )  # fmt: skip
 def test_the_decision_tree_of_the_runbook(
-    body: dict[str, Any], pods: list[dict[str, Any]], plan: Autopilot, action: str, words: str
+    body: dict[str, Any], pods: list[dict[str, Any]], plan: RestoreMemoryLimit, action: str, words: str
 ) -> None:
     found = diagnosed(seen(body, pods), plan)
     assert found.action == action

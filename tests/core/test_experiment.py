@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness.core.experiment import Experiment, FaultSpec, SelfCheckError, moment, split_object
+from harness.core.experiment import Experiment, FaultSpec, SelfCheckError, moment, renewed, split_object
 from tests.core.test_judging import experiment
 
 
@@ -24,6 +24,11 @@ SLA = {"from": "firing", "to": "acknowledged", "within": "5m"}
 CONDITION = {"name": "s", "query": "q", "below": 20}
 SECOND = {"id": "second", "kind": "any", "blast_radius": {"pods": 1}}
 FAULT = {"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}
+ALERT = {"name": "A", "within": "1m", "of": "injected"}
+ALERTS = {"alerts": [ALERT, ALERT | {"name": "B"}], "faults": [FAULT]}
+CAUSE = {"object": "deployment/w", "reason": "r"}
+TREE = {"look_at": "deployment/w", "steps": [{"do": "restore-memory-limit", "limit": "128Mi"}]}
+RESTART = {"look_at": "deployment/w", "steps": [{"do": "restart", "target": "deployment/w"}]}
 
 
 @pytest.mark.parametrize(
@@ -45,10 +50,26 @@ FAULT = {"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}
          "kind/name"),
         ({"profiles": {"smoke": {"timeout": "1m"}}}, "profiles.smoke", "`autopilot` is missing"),
         ({"profiles": {"smoke": {"timeout": "0s", "responder": "human"}}}, "profiles.smoke.timeout", "no time"),
-        ({"autopilot": {"look_at": "worker", "fix": "restore-memory-limit", "limit": "128Mi", "escalate": ["l9"]}},
+        ({"autopilot": {"responses": [TREE], "escalate": ["l9"]}},
          "autopilot.escalate.0", "declared in `roles`: l2"),
-        ({"autopilot": {"look_at": "worker", "fix": "restore-memory-limit", "limit": "128Mi"}}, "autopilot.look_at",
+        ({"autopilot": {"responses": [TREE | {"look_at": "worker"}]}}, "autopilot.responses.0.look_at",
          "kind/name"),
+        ({"autopilot": {"responses": [TREE | {"alert": "B"}]}}, "autopilot.responses.0.alert", "is not expected"),
+        ({"autopilot": {"responses": [TREE, RESTART]}}, "autopilot.responses.1", "answered twice"),
+        ({"autopilot": {"responses": [{**TREE, "steps": [*TREE["steps"], *RESTART["steps"]]}]}},
+         "autopilot.responses.0.steps", "the only step"),
+        ({"facilitator": {"root_cause": CAUSE, "of_alerts": {"B": CAUSE}}}, "facilitator.of_alerts.B",
+         "declared in `alerts`"),
+        ({"facilitator": {"root_cause": CAUSE, "of_alerts": {"A": {"object": "w", "reason": "r"}}}, **ALERTS},
+         "facilitator.of_alerts.A.object", "kind/name"),
+        ({**ALERTS, "profiles": {"smoke": {"timeout": "1m", "responder": "human", "alerts": {"C": {}}}}},
+         "profiles.smoke.alerts.C", "is not expected"),
+        ({**ALERTS, "profiles": {"smoke": {"timeout": "1m", "responder": "human",
+                                           "alerts": {"B": {"recovered": {"for": "2s"}}}}}},
+         "profiles.smoke.alerts.B.recovered", "declares no `recovered`"),
+        ({"alerts": [ALERT | {"recovered": {"query": "q", "below": 1}}], "faults": [FAULT]}, "alerts.0.recovered",
+         "experiment's own"),
+        ({**ALERTS, "slas": [SLA | {"to": "B.recovered"}]}, "slas.0.to", "no clock produces"),
         ({"faults": [FAULT, SECOND | {"after": "memry.effective"}]}, "faults.1.after", "did you mean"),
         ({"faults": [FAULT, SECOND | {"after": "firing", "at": "5s"}]}, "faults.1.after", "one time"),
         ({"faults": [FAULT | {"after": "memory.effective"}]}, "faults.0.after", "memory waits for memory"),
@@ -94,7 +115,7 @@ def test_a_condition_has_exactly_one_finite_bound(bounds: dict[str, float]) -> N
 
 def test_a_profile_tunes_windows_and_pace_and_nothing_else() -> None:
     base = experiment(
-        autopilot={"look_at": "deployment/w", "fix": "restore-memory-limit", "limit": "128Mi"},
+        autopilot={"responses": [TREE]},
         profiles={"smoke": {
             "timeout": "1m", "steady_for": "2s", "recovered": {"for": "1s"}, "mitigated": {"query": "e", "for": "2s"},
             "autopilot_pace": "7s",
@@ -122,3 +143,30 @@ def test_what_is_no_object_is_refused(text: str) -> None:
 
 def test_an_object_is_its_kind_and_name() -> None:
     assert split_object("deployment/worker") == ("deployment", "worker")
+
+
+def test_an_alert_has_the_milestones_of_an_incident_of_its_own() -> None:
+    own = {"recovered": {"query": "r", "below": 1, "for": "5s"}, "mitigated": {"query": "m", "below": 2}}
+    base = experiment(
+        faults=[FAULT],
+        alerts=[ALERT, ALERT | {"name": "B"} | own],
+        profiles={"smoke": {"timeout": "1m", "responder": "human", "alerts": {"B": {"recovered": {"for": "1s"}}}}},
+    )
+    assert {"A.recovered", "B.recovered", "B.acknowledged", "B.root_cause.declared"} <= base.milestones()
+    assert base.goal("A", "recovered") == base.recovered
+    tuned = base.tuned("smoke")
+    goal = tuned.goal("B", "recovered")
+    assert goal is not None
+    assert (goal.query, goal.below, goal.for_) == ("r", 1.0, 1.0)
+    assert tuned.goal("B", "mitigated") == base.goal("B", "mitigated")
+
+
+def test_what_version_0_1_wrote_is_read_in_todays_words() -> None:
+    old = {"look_at": "deployment/w", "fix": "restore-memory-limit", "limit": "128Mi", "scale_to": 8, "step": "2s"}
+    step = {"do": "restore-memory-limit", "limit": "128Mi", "scale_to": 8}
+    assert renewed({"name": "x", "autopilot": old}) == {
+        "name": "x", "autopilot": {"step": "2s", "responses": [{"look_at": "deployment/w", "steps": [step]}]},
+    }  # fmt: skip
+    assert renewed({"autopilot": None}) == {"autopilot": None}
+    today = {"autopilot": {"responses": [TREE]}}
+    assert renewed(today) == today

@@ -79,7 +79,9 @@ def experiment(**changes: Any) -> AnyExperiment:
             {"from": "firing", "to": "recovered", "within": "60m", "required": True},
         ],
         "runbook": "runbooks/high-queue-depth.md",
-        "autopilot": {"look_at": "deployment/worker", "fix": "restore-memory-limit", "limit": "128Mi"},
+        "autopilot": {
+            "responses": [{"look_at": "deployment/worker", "steps": [{"do": "restore-memory-limit", "limit": "128Mi"}]}]
+        },
         "profiles": {
             "smoke": {"timeout": "10m"},
             "gameday": {"timeout": "90m", "responder": "human"},
