@@ -6,7 +6,7 @@ import re
 
 from harness.core.clock import Bounds
 from harness.core.event import AlertingRead, AlertTransition, InjectDone, PodsSeen, Record, UndoDone
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import GOALS, AnyExperiment, Condition, curve_signal
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.core.samples import Sampled, samples
@@ -43,9 +43,29 @@ def symptom(experiment: AnyExperiment, history: History, query: str, injected: M
     return None
 
 
-def chart(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> Chart | None:
-    """The chart, or None where neither the signal nor the pods were ever seen."""
-    read = list(samples(history, CURVE))
+def incident_charts(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> tuple[Chart, ...]:
+    """One chart of each alert's own signal that was seen."""
+    drawn = [
+        chart(
+            experiment.model_copy(update={"signal": alert.signal} | _own_goals(experiment, alert.name)),
+            history, found, curve_signal(alert.name),
+        )
+        for alert in experiment.alerts[1:]
+        if alert.signal is not None
+    ]  # fmt: skip
+    return tuple(one for one in drawn if one is not None)
+
+
+def _own_goals(experiment: AnyExperiment, alert: str) -> dict[str, Condition]:
+    goals = {goal: experiment.goal(alert, goal) for goal in GOALS}
+    return {goal: condition for goal, condition in goals.items() if condition is not None}
+
+
+def chart(
+    experiment: AnyExperiment, history: History, found: dict[str, Milestone], signal: str = CURVE
+) -> Chart | None:
+    """The chart of one signal, or None where neither it nor the pods were ever seen."""
+    read = list(samples(history, signal))
     pods = history.records(PodsSeen)
     if not read and not pods:
         return None
@@ -110,7 +130,7 @@ def _bands(
             continue
         undo = next((u for u in history.all(UndoDone) if u.fault == done.fault and u.outcome != "refused"), None)
         stop, label = end, f"{done.fault} in force"
-        fix = found.get("fix.applied")
+        fix = _fix_of(done.fault, experiment, found)
         if undo is not None and undo.outcome == "already" and fix is not None:
             stop, label = fix.at.middle, f"{done.fault} in force until the responder's fix"
         elif undo is not None and undo.outcome == "already":
@@ -122,6 +142,13 @@ def _bands(
     for alert in experiment.alerts:
         bands += _alert_bands(alert.name, history, zero, end)
     return bands
+
+
+def _fix_of(fault: str, experiment: AnyExperiment, found: dict[str, Milestone]) -> Milestone | None:
+    """The responder's fix for what a fault raised: that of the alert which is counted from it, or else the first."""
+    own = [alert.name for alert in experiment.alerts if alert.of.partition(".")[0] == fault]
+    return next((found[name] for name in (f"{alert}.fix.applied" for alert in own) if name in found),
+                None if own else found.get("fix.applied"))  # fmt: skip
 
 
 def _alert_bands(alert: str, history: History, zero: float, end: float) -> list[Band]:
@@ -140,6 +167,7 @@ def _alert_bands(alert: str, history: History, zero: float, end: float) -> list[
 
 def _markers(experiment: AnyExperiment, found: dict[str, Milestone], zero: float) -> list[Marker]:
     names = [*_MARKED]
+    names += [f"{alert.name}.{what}" for alert in experiment.alerts[1:] for what in _MARKED if what != "injected"]
     names += [f"{fault.id}.effective" for fault in experiment.faults]
     names += [f"{role}.{what}" for role in experiment.roles for what in ("paged", "joined")]
     markers: list[Marker] = []

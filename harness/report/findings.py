@@ -21,9 +21,9 @@ from harness.core.event import (
     SourceRestarted,
     UndoDone,
 )
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import AnyExperiment, RootCause
 from harness.core.history import History
-from harness.core.milestone import Milestone
+from harness.core.milestone import AMBIGUOUS, Milestone
 from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
 from harness.report.wording import measured, plural, span, target
@@ -143,6 +143,10 @@ def _alerting(experiment: AnyExperiment, history: History, found: dict[str, Mile
         if move.alert not in expected and move.to == "firing":
             detail = "it fired during the run, and this experiment does not expect it"
             yield Finding("unexpected-alert", "minor", f"Another alert fired: {move.alert}", detail, (record.seq,))
+    for name, milestone in found.items():
+        if milestone.note.startswith(AMBIGUOUS) and name.partition(".")[0] in expected:
+            title = f"Cannot be attributed: {name}"
+            yield Finding("ambiguous", "minor", title, milestone.note.partition(": ")[2], milestone.evidence)
     for name in sorted(expected):
         fired = found.get(f"{name}.firing")
         if fired is not None and "differs" in fired.note:
@@ -194,26 +198,34 @@ def _act(history: History, milestone: Milestone) -> ResponderActed | None:
 
 def _diagnosis(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
     yield from _order(history, found)
-    truth = experiment.facilitator.root_cause
-    declared = found.get("root_cause.declared")
-    act = _act(history, declared) if declared else None
-    if declared and act:
-        named = truth.object.split("/")[-1].lower() in act.text.lower()
-        detail = f"declared: “{act.text}”; the truth: {truth.object}, {truth.reason}"
-        if named:
-            yield Finding("root-cause-named", "note", "The declared root cause names the right object", detail,
-                          declared.evidence)  # fmt: skip
-        else:
-            yield Finding("root-cause-differs", "minor", "The declared root cause does not name the right object",
-                          detail, declared.evidence)  # fmt: skip
-    elif "fix.applied" in found:
-        detail = f"a fix was applied; the truth was {truth.object}, {truth.reason}"
-        yield Finding("root-cause-undeclared", "minor", "Nobody declared a root cause", detail,
-                      found["fix.applied"].evidence)  # fmt: skip
+    for index, alert in enumerate(experiment.alerts):
+        truth = experiment.facilitator.root_cause if index == 0 else experiment.facilitator.of_alerts.get(alert.name)
+        if truth is not None:
+            yield from _root_cause(truth, "" if index == 0 else f"{alert.name}.", history, found)
     assessed = found.get("assessed")
     act = _act(history, assessed) if assessed else None
     if assessed and act:
         yield _severity(experiment.severity, act.text, assessed.evidence)
+
+
+def _root_cause(truth: RootCause, of: str, history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
+    """Of the first alert, or (`of`: its name and a dot) of another: what was declared against what was so."""
+    declared = found.get(f"{of}root_cause.declared")
+    act = _act(history, declared) if declared else None
+    where = f" of {of.removesuffix('.')}" if of else ""
+    if declared and act:
+        named = truth.object.split("/")[-1].lower() in act.text.lower()
+        detail = f"declared: “{act.text}”; the truth: {truth.object}, {truth.reason}"
+        if named:
+            yield Finding("root-cause-named", "note", f"The declared root cause{where} names the right object", detail,
+                          declared.evidence)  # fmt: skip
+        else:
+            title = f"The declared root cause{where} does not name the right object"
+            yield Finding("root-cause-differs", "minor", title, detail, declared.evidence)
+    elif f"{of}fix.applied" in found:
+        detail = f"a fix was applied; the truth was {truth.object}, {truth.reason}"
+        yield Finding("root-cause-undeclared", "minor", f"Nobody declared a root cause{where}", detail,
+                      found[f"{of}fix.applied"].evidence)  # fmt: skip
 
 
 def _severity(truth: str, text: str, cited: tuple[int, ...]) -> Finding:

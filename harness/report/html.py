@@ -29,7 +29,6 @@ def render_html(report: Report) -> str:
 
     environment = _environment()
     style = environment.get_template("report.css").render()
-    chart = report.chart
     return environment.get_template("report.html.j2").render(
         report=report,
         facts=facts(report),
@@ -37,8 +36,11 @@ def render_html(report: Report) -> str:
         cut_short=cut_short_note(report),
         style=Markup(style),  # noqa: S704 (our own file, without any variable)
         policy=_policy(style),
-        wide=Markup(draw(chart, WIDE)) if chart else "",  # noqa: S704 (svg.draw escapes every text)
-        narrow=Markup(draw(chart, NARROW)) if chart else "",  # noqa: S704 (as above)
+        drawings=[
+            # svg.draw escapes every text
+            (chart, Markup(draw(chart, WIDE)), Markup(draw(chart, NARROW)))  # noqa: S704
+            for chart in report.charts
+        ],
     )
 
 

@@ -10,6 +10,7 @@
     chains          alert, group, query, knobs, dominant, floor, windows (from, to, theory, measured), ...
     timeline        at, name, is_milestone, detail, source, who, who_text, actor, from_firing, from_injection, evidence
     chart           null, or title, unit, zero, start, end, points, lines, bands, markers, ready, wanted
+    incident_charts such charts of the alerts that declare a signal of their own
     changes, clean, findings, checks, clocks, phases, evidence
 
 Instants are UTC epoch seconds and durations seconds. What has bounds is {"earliest", "latest"}; a bound that is

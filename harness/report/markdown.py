@@ -72,7 +72,7 @@ def render_markdown(report: Report) -> str:
     parts += [
         _promises(report),
         _guards(report),
-        "## Chart\n\n" + _chart(report.chart),
+        "\n\n".join(["## Chart", *map(_chart, report.charts or (None,))]),
         _timeline(report),
         _findings(report),
         _chains(report),

@@ -29,7 +29,7 @@ from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.core.verdict import GuardResult, Judgement, SlaResult, Verdict, guard_signal, judge
-from harness.report.curve import alert_bound, chart, symptom
+from harness.report.curve import alert_bound, chart, incident_charts, symptom
 from harness.report.findings import findings
 from harness.report.headline import headline
 from harness.report.timeline import brought_about, timeline, value_text, who_text
@@ -64,7 +64,7 @@ def build(experiment: AnyExperiment, history: History, head: str = "") -> Report
     alerts = tuple(_sla_row(result, judgement, history, excused=excused) for result in judgement.alerts)
     guards = tuple(_guard_row(result, history) for result in judgement.guards)
     clean = _clean(history)
-    drawn = chart(experiment, history, found)
+    drawn, more = chart(experiment, history, found), incident_charts(experiment, history, found)
     chains = tuple(_chains(experiment, history, found))
     moments = timeline(history, found)
     changes = tuple(_changes(history))
@@ -77,11 +77,12 @@ def build(experiment: AnyExperiment, history: History, head: str = "") -> Report
         cited.update(seq for row in rows for seq in row.evidence)
     for chain in chains:
         cited.update(seq for window in chain.windows for seq in window.evidence)
-    cited.update(drawn.evidence if drawn else ())
+    cited.update(seq for one in (*filter(None, [drawn]), *more) for seq in one.evidence)
     return cleaned(Report(
         header=_header(experiment, history, head),
         headline=headline(judgement, (*slas, *alerts), guards, history, clean),
-        slas=slas, alerts=alerts, guards=guards, chains=chains, timeline=moments, chart=drawn, changes=changes,
+        slas=slas, alerts=alerts, guards=guards, chains=chains, timeline=moments, chart=drawn,
+        incident_charts=more, changes=changes,
         clean=clean, findings=told, checks=checks, clocks=clocks, phases=phases,
         evidence=tuple(_evidence(record) for record in history if record.seq in cited),
     ))  # fmt: skip

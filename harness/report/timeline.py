@@ -53,8 +53,9 @@ def brought_about(end: Milestone | None, found: dict[str, Milestone]) -> Milesto
     doing, or nobody's."""
     if end is None or end.actor_kind:
         return end
-    fix = found.get("fix.applied")
-    return fix if fix is not None and end.name in _AFTER_FIX and fix.at.earliest <= end.at.latest else None
+    alert, _, what = end.name.rpartition(".")
+    fix = found.get(f"{alert}.fix.applied" if alert else "fix.applied")
+    return fix if fix is not None and what in _AFTER_FIX and fix.at.earliest <= end.at.latest else None
 
 
 def timeline(history: History, found: dict[str, Milestone]) -> tuple[Moment, ...]:
@@ -73,9 +74,11 @@ def timeline(history: History, found: dict[str, Milestone]) -> tuple[Moment, ...
         )  # fmt: skip
         rows.append((moment, entry.evidence[-1]))
 
+    one_incident = sum(name.endswith(".firing") for name in found) < 2
     for names, milestone in _grouped(found):
         record = by_seq[milestone.evidence[-1]]
-        put(_of_milestone(names, milestone, record.event, history))
+        told_names = names[:1] if one_incident and not isinstance(record.event, _OF_ALERTS) else names
+        put(_of_milestone(told_names, milestone, record.event, history))
         if isinstance(record.event, _ONE_EVENT):
             told.add(record.seq)
     for entry in _kills(history):
@@ -89,6 +92,8 @@ def timeline(history: History, found: dict[str, Milestone]) -> tuple[Moment, ...
     return tuple(moment for moment, _ in rows)
 
 
+_OF_ALERTS = (AlertTransition, PageReceived, InjectDone)
+"""Whose milestones are told with all their names, also where there is one alert only."""
 _ONE_EVENT = (InjectDone, AlertTransition, PageReceived, ResponderActed, CleanChecked)
 
 

@@ -277,6 +277,8 @@ class Report:
     chains: tuple[Chain, ...]
     timeline: tuple[Moment, ...]
     chart: Chart | None
+    incident_charts: tuple[Chart, ...]
+    """Of the alerts that declare a signal of their own."""
     changes: tuple[ChangeMade, ...]
     clean: Clean
     findings: tuple[Finding, ...]
@@ -284,6 +286,11 @@ class Report:
     clocks: tuple[ClockRow, ...]
     phases: tuple[Phase, ...]
     evidence: tuple[Evidence, ...]
+
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """All that is drawn, the experiment's own first."""
+        return (*filter(None, [self.chart]), *self.incident_charts)
 
     @property
     def exit_code(self) -> ExitCode:

@@ -277,8 +277,8 @@ def test_json_is_strict_and_its_keys_are_those_documented(name: str) -> None:
 
     data = json.loads(render(report(name))["report.json"], parse_constant=refuse)
     assert list(data) == [
-        "report_version", "header", "headline", "slas", "alerts", "guards", "chains", "timeline", "chart", "changes",
-        "clean", "findings", "checks", "clocks", "phases", "evidence",
+        "report_version", "header", "headline", "slas", "alerts", "guards", "chains", "timeline", "chart",
+        "incident_charts", "changes", "clean", "findings", "checks", "clocks", "phases", "evidence",
     ]  # fmt: skip
     assert list(data["slas"][0]) == [
         "name", "from", "to", "target", "measured", "verdict", "required", "who", "who_text", "reason", "evidence",
