@@ -382,30 +382,45 @@ def _about_cluster(flags: dict[str, Any], act: Callable[[Settings, Progress], st
 
 
 def _responder_command(
-    name: str, action: Action, text: str, arguments: Iterable[str] = (), *, about_role: bool = False
+    name: str,
+    action: Action,
+    text: str,
+    arguments: Iterable[str] = (),
+    *,
+    about_role: bool = False,
+    names_alert: bool = False,
 ) -> None:
     """A command that sends one message to the drill. Who sends it is for the API server to say, so no option is."""
 
-    def act(namespace: str | None, **flags: Any) -> ExitCode:
+    def act(namespace: str | None, alert: str, **flags: Any) -> ExitCode:
         said = [str(flags.pop(argument)) for argument in arguments]
         settings = _settings({**flags, "namespace": namespace})
         from harness import wiring
 
         if about_role:
-            answer = wiring.respond(settings, action, role=said[0])
+            answer = wiring.respond(settings, action, role=said[0], alert=alert)
         else:
-            answer = wiring.respond(settings, action, text=": ".join(said))
+            answer = wiring.respond(settings, action, text=": ".join(said), alert=alert)
         _screen(settings.output).answer(answer, {"message": answer})
         return ExitCode.MET
 
-    command: Callable[..., Any] = _namespace(_where(act))
+    text_of = "Which alert it is about, where several fire. Default: the one that does."
+    about = click.option("--alert", default="", metavar="ALERT", help=text_of)
+    if names_alert:
+        about = click.argument("alert", default="", metavar="[ALERT]")
+    command: Callable[..., Any] = _namespace(_where(about(act)))
     for argument in reversed(list(arguments)):
         kind = click.Choice(["P1", "P2", "P3", "P4"]) if argument == "severity" else None
         command = click.argument(argument, type=kind, metavar=argument.upper())(command)
     drill.command(name, help=text)(command)
 
 
-_responder_command("ack", "acknowledged", "Acknowledge the alert: it is yours now.")
+_responder_command(
+    "ack",
+    "acknowledged",
+    "Acknowledge the alert: it is yours now.\n\nALERT says which, where several fire.",
+    names_alert=True,
+)
 _responder_command("assess", "assessed", "Declare the SEVERITY: P1, P2, P3 or P4.", ["severity"])
 _responder_command("escalate", "escalated", "Call ROLE, like l2.", ["role"], about_role=True)
 _responder_command("join", "joined", "Say that you join as ROLE.", ["role"], about_role=True)

@@ -225,7 +225,7 @@ def sweep(settings: Settings, say: Callable[[str], None], *, once: bool) -> Exit
         cluster.close()
 
 
-def respond(settings: Settings, action: Action, role: str = "", text: str = "") -> str:
+def respond(settings: Settings, action: Action, role: str = "", text: str = "", alert: str = "") -> str:
     """Send a responder's message under the identity that the API server sees; one sentence of what was sent."""
     from harness.adapters.system_clock import SystemClock
     from harness.core.inbox import message
@@ -236,7 +236,7 @@ def respond(settings: Settings, action: Action, role: str = "", text: str = "") 
         actor = cluster.whoami().username
         namespace = _drilled(settings, cluster)
         try:
-            body = message(namespace, actor=actor, action=action, role=role, text=text)
+            body = message(namespace, actor=actor, action=action, role=role, text=text, alert=alert)
         except ValueError as error:
             raise BadInput(
                 "message-invalid", str(error), expected="a message that can be kept", remedy="mend it and send it again"
@@ -244,7 +244,7 @@ def respond(settings: Settings, action: Action, role: str = "", text: str = "") 
         created = cluster.create(body)
     finally:
         cluster.close()
-    what = " ".join(part for part in (action.replace("_", " "), role) if part)
+    what = " ".join(part for part in (action.replace("_", " "), role, alert) if part)
     return f"{what}: recorded for {actor} in {namespace} ({created['metadata']['name']})"
 
 

@@ -58,8 +58,8 @@ class Stub(ModuleType):
         self._came("recover", settings, force=force)
         return RecoverOutcome(["memory: restored"], self.exit_code)
 
-    def respond(self, settings: Settings, action: str, role: str = "", text: str = "") -> str:
-        self._came("respond", settings, action, role, text)
+    def respond(self, settings: Settings, action: str, role: str = "", text: str = "", alert: str = "") -> str:
+        self._came("respond", settings, action, role, text, alert)
         return f"{action}: recorded"
 
     def status(self, settings: Settings) -> StatusReport:
@@ -157,17 +157,19 @@ def test_exit_codes_are_handed_on(stub: Stub, arguments: list[str], code: ExitCo
 @pytest.mark.parametrize(
     ("arguments", "sent"),
     [
-        ("ack", ("acknowledged", "", "")),
-        ("assess P1", ("assessed", "", "P1")),
-        ("escalate l2", ("escalated", "l2", "")),
-        ("join l2", ("joined", "l2", "")),
-        ("notify told", ("notified", "", "told")),
-        ("root-cause deployment/worker limit", ("root_cause", "", "deployment/worker: limit")),
-        ("all-clear", ("all_clear", "", "")),
-        ("note looked", ("note", "", "looked")),
+        ("ack", ("acknowledged", "", "", "")),
+        ("ack QueueHigh", ("acknowledged", "", "", "QueueHigh")),
+        ("join l2 --alert QueueHigh", ("joined", "l2", "", "QueueHigh")),
+        ("assess P1", ("assessed", "", "P1", "")),
+        ("escalate l2", ("escalated", "l2", "", "")),
+        ("join l2", ("joined", "l2", "", "")),
+        ("notify told", ("notified", "", "told", "")),
+        ("root-cause deployment/worker limit", ("root_cause", "", "deployment/worker: limit", "")),
+        ("all-clear", ("all_clear", "", "", "")),
+        ("note looked", ("note", "", "looked", "")),
     ],
 )
-def test_responders_send_one_message(stub: Stub, arguments: str, sent: tuple[str, str, str]) -> None:
+def test_responders_send_one_message(stub: Stub, arguments: str, sent: tuple[str, str, str, str]) -> None:
     assert main([*arguments.split(), "--namespace", "n"]) == 0
     name, args, _ = stub.calls[0]
     assert (name, args[1:]) == ("respond", sent)
