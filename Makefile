@@ -10,7 +10,7 @@ export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test check e2e torture peers down clean lock runtime dev
+.PHONY: help drill drills test check e2e torture peers down clean lock runtime dev
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
@@ -23,6 +23,9 @@ drill: runtime ## Run the drill EXP, set-up included
 	@if [ -z "$$EXP" ]; then echo "make drill: name an experiment, like: make drill EXP=oom-workers" >&2; \
 	  $(VENV)/drill list >&2; exit 64; fi; \
 	exec $(VENV)/drill run $(ARGS) -- "$$EXP"
+
+drills: runtime ## Run all experiments, or those of EXP, one after another; one table
+	@$(VENV)/drill series $(ARGS) -- $$EXP
 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.core.event import Action
     from harness.ports.progress import Progress
     from harness.terminal.screen import Screen
-    from harness.wiring import Settings
+    from harness.wiring import RunOutcome, Settings
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -159,30 +159,80 @@ def run(
         return _as_code(context.invoke(plan, experiment=experiment, profile=profile, **flags))
     settings = _settings(flags)
     with _screen(settings.output) as screen:
-        from harness import wiring
-
-        try:
-            outcome = wiring.run_drill(
-                settings,
-                experiment,
-                profile=profile,
-                responder=responder,
-                setup=not no_setup,
-                progress=screen.progress,
-                on_event=screen.on_event,
-                on_view=screen.on_view,
-            )
-        except DrillError:
-            screen.broken_off(settings.runs)
-            raise
-        screen.outcome(
-            run_id=outcome.run_id,
-            folder=outcome.folder,
-            summary=outcome.summary,
-            exit_code=outcome.exit_code,
-            phases=outcome.phases,
-        )
+        outcome = _drilled(screen, settings, experiment, profile=profile, responder=responder, setup=not no_setup)
     return outcome.exit_code
+
+
+@drill.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
+@click.option(
+    "--responder", type=RESPONDERS, envvar="RESPONDER", show_envvar=True, help="Who answers the pages in these runs."
+)
+@click.option("--no-setup", is_flag=True, help="Use the cluster and the staging system as they are.")
+@_peers
+@_where
+@click.pass_obj
+def series(
+    known: Invocation,
+    /,
+    experiments: tuple[str, ...],
+    profile: str | None,
+    responder: str | None,
+    *,
+    no_setup: bool,
+    **flags: Any,
+) -> ExitCode:
+    """Run several EXPERIMENTS, one after another, and print one table.
+
+    Without a name all that there are are run. The exit code is that of the worst.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+    from harness.report.series import as_data
+
+    def each(name: str, number: int, of: int) -> RunOutcome:
+        with _screen(settings.output) as screen:
+            screen.progress.say(f"experiment {number} of {of}: {name}")
+            return _drilled(screen, settings, name, profile=profile, responder=responder, setup=not no_setup)
+
+    def refused(error: DrillError) -> None:
+        tell(error, known)
+
+    done = wiring.run_series(experiments, profile, each, refused)
+    data = {"series": as_data(done.rows), "exit_code": int(done.exit_code)}
+    _screen(settings.output).answer(f"\n{done.table}", data)
+    return done.exit_code
+
+
+def _drilled(
+    screen: Screen, settings: Settings, experiment: str, *, profile: str | None, responder: str | None, setup: bool
+) -> RunOutcome:
+    """Run one experiment on a screen, and say how it ended."""
+    from harness import wiring
+
+    try:
+        outcome = wiring.run_drill(
+            settings,
+            experiment,
+            profile=profile,
+            responder=responder,
+            setup=setup,
+            progress=screen.progress,
+            on_event=screen.on_event,
+            on_view=screen.on_view,
+        )
+    except DrillError:
+        screen.broken_off(settings.runs)
+        raise
+    screen.outcome(
+        run_id=outcome.run_id,
+        folder=outcome.folder,
+        summary=outcome.summary,
+        exit_code=outcome.exit_code,
+        phases=outcome.phases,
+    )
+    return outcome
 
 
 @drill.command()

@@ -165,7 +165,7 @@ def why_over(
     if unproved:
         return Ending("aborted", unproved)
     if not experiment.faults:
-        over = now >= history.started_at + profile.timeout
+        over = now >= history.ready_at + profile.timeout
         return Ending("complete", "nothing was injected, and the time to stay silent is over") if over else None
     if not missing and len(history.all(InjectDone)) == len(experiment.faults):
         return Ending("complete", _ALL_DONE if experiment.alerts else _ALL_PROVED)

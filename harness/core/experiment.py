@@ -372,7 +372,7 @@ class Experiment(Frozen, Generic[F_co]):
     recovered: Condition
     must_hold: tuple[NamedCondition, ...] = ()
     abort: tuple[NamedCondition, ...] = ()
-    slas: tuple[Sla, ...] = Field(min_length=1)
+    slas: tuple[Sla, ...] = ()
     runbook: str
     autopilot: Autopilot | None = None
     profiles: dict[ProfileName, Profile] = Field(min_length=1)
@@ -475,6 +475,10 @@ class Experiment(Frozen, Generic[F_co]):
 
     def _pointless(self) -> list[tuple[Loc, str]]:
         found: list[tuple[Loc, str]] = []
+        if self.faults and not self.slas:
+            found.append((("slas",), "something is broken, but nothing is promised; write at least one SLA"))
+        if not self.faults and not self.must_hold:
+            found.append((("must_hold",), "nothing is broken; write in `must_hold` what has to hold all the same"))
         if self.alerts and not self.faults:
             found.append((("alerts",), "alerts are expected but no fault is declared that could raise them"))
         first = self.alerts[0] if self.alerts else None

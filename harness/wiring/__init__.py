@@ -16,12 +16,14 @@ from harness.wiring.commands import (
     sweep,
 )
 from harness.wiring.judging import judge_run
+from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
-from harness.wiring.settings import RecoverOutcome, RunOutcome, Settings, StatusReport, version
+from harness.wiring.settings import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport, version
 
 __all__ = [
     "RecoverOutcome",
     "RunOutcome",
+    "SeriesOutcome",
     "Settings",
     "StatusReport",
     "cluster_down",
@@ -34,6 +36,7 @@ __all__ = [
     "respond",
     "resume",
     "run_drill",
+    "run_series",
     "status",
     "sweep",
     "version",

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
     """Compute the reports of a run from its journal alone. An old run gives the same bytes again."""
+    from harness.core.verdict import judge
     from harness.report.model import build
     from harness.report.render import write
+    from harness.report.series import outcome
     from harness.report.summary import summary
 
     experiment, history, head = read_run(path)
@@ -34,6 +36,7 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
         folder=path,
         summary=summary(report),
         exit_code=ExitCode(report.headline.exit_code),
+        row=outcome(experiment, history, judge(experiment, history)),
         phases=phases or {},
     )
 

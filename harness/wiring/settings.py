@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.clusters.provider import Access, ClusterProvider
     from harness.engine.guards import Need
     from harness.engine.preflight import Peers
+    from harness.report.series import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = "service:monitoring/prometheus:9090"
@@ -53,7 +54,18 @@ class RunOutcome:
     folder: Path
     summary: str
     exit_code: ExitCode
+    row: Outcome
+    """The run as one line of a table of several."""
     phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOutcome:
+    """How several runs ended: each one's row, and the exit code of the worst."""
+
+    rows: tuple[Outcome, ...]
+    exit_code: ExitCode
+    table: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +17,11 @@ import harness
 from harness import wiring as real
 from harness.cli import main
 from harness.cli.app import drill
-from harness.core.errors import BadInput, ExitCode, Refused, RollbackIncomplete
-from harness.wiring import RecoverOutcome, RunOutcome, Settings, StatusReport
+from harness.core.errors import BadInput, DrillError, ExitCode, Refused, RollbackIncomplete
+from harness.loading import names
+from harness.report.series import Outcome
+from harness.wiring import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport
+from harness.wiring.settings import ROOT
 from tests.terminal.drill_history import Drill
 
 VARIABLES = ("DRILL_CLUSTER", "CONTEXT", "PROFILE", "RESPONDER", "KUBECONFIG", "DRILL_PROMETHEUS",
@@ -34,6 +37,9 @@ class Stub(ModuleType):
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None
         self.exit_code = ExitCode.MET
+        self.codes: dict[str, ExitCode] = {}
+        """Exit codes by experiment."""
+        self.ended = "complete"
 
     def _came(self, name: str, *args: Any, **kwargs: Any) -> None:
         self.calls.append((name, args, kwargs))
@@ -44,11 +50,24 @@ class Stub(ModuleType):
         for record in Drill().ended().history:
             kwargs["on_event"](record)
         self._came("run_drill", settings, experiment, **kwargs)
-        return RunOutcome("r1", Path("runs/r1"), "all MET", self.exit_code, {"drill": 92.0})
+        name = Path(experiment).stem
+        self.exit_code = self.codes.get(name, self.exit_code)
+        row = Outcome(name, "MET", clean=True, run_id="r1", ended=self.ended)
+        return RunOutcome("r1", Path("runs/r1"), "all MET", self.exit_code, row, {"drill": 92.0})
+
+    def run_series(
+        self,
+        experiments: Sequence[str],
+        profile: str | None,
+        run: Callable[[str, int, int], RunOutcome],
+        tell: Callable[[DrillError], None],
+    ) -> SeriesOutcome:
+        self.calls.append(("run_series", (), {}))
+        return real.run_series(experiments, profile, run, tell)
 
     def judge_run(self, path: Path) -> RunOutcome:
         self._came("judge_run", path)
-        return RunOutcome("r1", path, "all MET", self.exit_code)
+        return RunOutcome("r1", path, "all MET", self.exit_code, Outcome("x", "MET"))
 
     def plan_drill(self, settings: Settings, experiment: str, profile: str | None) -> str:
         self._came("plan_drill", settings, experiment, profile)
@@ -183,6 +202,59 @@ def test_responders_send_one_message(stub: Stub, arguments: str, sent: tuple[str
 def test_every_command_goes_through_one_door(stub: Stub, arguments: list[str], door: str) -> None:
     assert main(arguments) == 0
     assert [name for name, _, _ in stub.calls] == [door]
+
+
+def drilled(stub: Stub) -> list[str]:
+    return [args[1] for name, args, _ in stub.calls if name == "run_drill"]
+
+
+def test_a_series_is_a_run_of_each_and_a_table(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["series", "oom-workers", "noop", "--profile", "smoke", "--no-setup"]) == 0
+    assert drilled(stub) == ["oom-workers", "noop"]
+    assert all((one["profile"], one["setup"]) == ("smoke", False) for _, _, one in stub.calls[1:])
+    out = capsys.readouterr().out
+    assert "experiment 2 of 2: noop" in out
+    assert out.splitlines()[-3].split() == ["experiment", "effective", "firing", "recovered", "verdict", "clean"]
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["oom-workers", "noop"]
+
+
+def test_a_series_of_nothing_is_all_there_are(stub: Stub) -> None:
+    main(["series"])
+    assert drilled(stub) == list(names(ROOT))
+
+
+def test_a_series_ends_with_its_worst_and_goes_on_behind_it(stub: Stub) -> None:
+    stub.codes = {"noop": ExitCode.MISSED, "oom-workers": ExitCode.UNDECIDED}
+    assert main(["series", "noop", "oom-workers"]) == ExitCode.MISSED
+    assert drilled(stub) == ["noop", "oom-workers"]
+
+
+def test_nothing_more_is_drilled_where_something_is_not_back_or_somebody_said_stop(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.codes = {"noop": ExitCode.ROLLBACK_INCOMPLETE}
+    assert main(["series", "noop", "oom-workers"]) == ExitCode.ROLLBACK_INCOMPLETE
+    assert drilled(stub) == ["noop"]
+    assert "not run" in capsys.readouterr().out
+    stub.codes, stub.ended, stub.exit_code = {}, "stopped", ExitCode.UNDECIDED
+    stub.calls.clear()
+    assert main(["series", "noop", "oom-workers"]) == ExitCode.UNDECIDED
+    assert drilled(stub) == ["noop"]
+
+
+def test_a_refused_run_is_a_row_and_the_next_one_begins(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.error = Refused("busy", "somebody drills", expected="nobody", remedy="wait")
+    assert main(["series", "noop", "oom-workers", "--output", "json"]) == ExitCode.REFUSED
+    assert drilled(stub) == ["noop", "oom-workers"]
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["verdict"] for one in told["series"]] == ["REFUSED", "REFUSED"]
+    assert {one["why"] for one in told["series"]} == {"busy"}
+
+
+def test_a_series_begins_only_where_every_file_can_be_read(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["series", "oom-workers", "nowhere"]) == ExitCode.BAD_INPUT
+    assert drilled(stub) == []
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_run_is_judged_by_folder_by_id_and_as_the_latest(stub: Stub, tmp_path: Path) -> None:

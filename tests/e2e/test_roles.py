@@ -63,6 +63,21 @@ NOT_USED_HERE: dict[Right, str] = {
     Right(AUTOPILOT, "create", PROXY, MONITORING, "alertmanager:9093"): "an experiment that acknowledges by a silence",
     Right(AUTOPILOT, "delete", PROXY, MONITORING, "alertmanager:9093"): "an experiment that acknowledges by a silence",
     Right(AUTOPILOT, "delete", "pods", NAMESPACE): "only what still crashes after the fix is deleted",
+    **{
+        Right(AUTOPILOT, verb, resource, NAMESPACE, name): f"the runbook of {experiment}"
+        for resource, name, experiment in (
+            ("deployments.apps", "registry", "registry-lock"),
+            ("configmaps", "registry", "registry-lock"),
+            ("deployments.apps", "llm-adapter", "rotated-llm-key"),
+            ("secrets", "llm-key", "revoked-llm-key"),
+            ("deployments.apps", "sync-clients", "ws-auth-failure"),
+            ("secrets", "sync-signing-key", "ws-auth-failure"),
+            ("deployments.apps", "sync-gateway", "reconnect-storm"),
+            ("configmaps", "sync", "stale-cursor"),
+        )
+        for verb in ("get", "patch")
+    },
+    **{Right(AUTOPILOT, verb, "jobs.batch", NAMESPACE): "the runbook of registry-lock" for verb in ("list", "delete")},
 }
 """What the runs below have no cause for, and what does."""
 
