@@ -1,4 +1,5 @@
-"""The faults that exist. A new fault adds one line to `ENTRIES`; nothing else here knows any of them.
+"""The faults that exist. A new fault adds one line to `ENTRIES`; nothing else here knows any of them. A package of
+somebody else adds its own as entry points of the group `drill.faults`, each of which is an `Entry`.
 
 Experiment files are validated against the union of the entries' specs, told apart by `kind`; the JSON Schema that
 editors complete from is made from the same union.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache, reduce
+from importlib.metadata import entry_points
 from operator import or_
 from typing import Annotated, Any
 
@@ -39,23 +41,60 @@ ENTRIES: tuple[Entry, ...] = (
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)
+"""The kinds that ship with the harness."""
+GROUP = "drill.faults"
+"""The group of entry points under which installed packages offer faults of their own."""
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """The faults that ship, and those of installed packages, by the names of their entry points. Raises BadInput where
+    one of those cannot be loaded, is no Entry, or has a kind that is taken."""
+    found = list(ENTRIES)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        whose = f"entry point {point.name} of {point.dist.name if point.dist else 'an unknown package'}"
+        try:
+            entry = point.load()
+        except Exception as error:
+            raise _unfit(whose, f"cannot be loaded: {type(error).__name__}: {error}") from error
+        if not isinstance(entry, Entry):
+            raise _unfit(whose, f"is a {type(entry).__name__}, not an Entry")
+        if entry.fault.kind in {one.fault.kind for one in found}:
+            raise _unfit(whose, f"offers the kind {entry.fault.kind!r}, which another fault has")
+        found.append(entry)
+    return tuple(found)
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind that experiments may name."""
+    return tuple(entry.fault.kind for entry in entries())
+
+
+def _unfit(whose: str, what: str) -> BadInput:
+    return BadInput(
+        "fault-package",
+        f"{whose} (group {GROUP}) {what}",
+        expected="a harness.catalog.Entry with a kind of its own",
+        remedy="mend or remove that package; docs/adding-a-fault.md shows how one is made",
+    )
 
 
 def faults() -> dict[str, Fault[Any]]:
     """Every fault by its kind."""
-    return {entry.fault.kind: entry.fault for entry in ENTRIES}
+    return {entry.fault.kind: entry.fault for entry in entries()}
 
 
 def fault_of(kind: str) -> Fault[Any]:
     """The fault called `kind`. Raises BadInput with the kinds that exist."""
-    for entry in ENTRIES:
+    for entry in entries():
         if entry.fault.kind == kind:
             return entry.fault
     raise BadInput(
         "unknown-fault",
-        f"there is no fault of kind {kind!r}{closest(kind, KINDS)}",
-        expected=f"one of: {', '.join(sorted(KINDS))}",
-        remedy="name one of these kinds; a journal of a newer harness is read by that harness",
+        f"there is no fault of kind {kind!r}{closest(kind, kinds())}",
+        expected=f"one of: {', '.join(sorted(kinds()))}",
+        remedy="name one of these kinds, or install the package that has it; a journal of a newer harness is read by "
+        "that harness",
     )
 
 
@@ -67,7 +106,7 @@ def kind_of(spec: object) -> object:
 @cache
 def experiments() -> TypeAdapter[AnyExperiment]:
     """The type of every experiment: generic in the core, closed here over the faults that exist."""
-    specs: Any = reduce(or_, (Annotated[entry.spec, Tag(entry.fault.kind)] for entry in ENTRIES))
+    specs: Any = reduce(or_, (Annotated[entry.spec, Tag(entry.fault.kind)] for entry in entries()))
     closed: Any = Experiment[Annotated[specs, Discriminator(kind_of)]]
     return TypeAdapter(closed)
 

@@ -381,7 +381,7 @@ def _settled(loc: Loc, data: Any) -> Loc:
         if here:
             data = data[part]
             kept.append(part)
-        elif index == len(loc) - 1 and isinstance(data, dict) and part not in {*catalog.KINDS, "[key]"}:
+        elif index == len(loc) - 1 and isinstance(data, dict) and part not in {*catalog.kinds(), "[key]"}:
             kept.append(part)  # a field that is missing
     return tuple(kept)
 
@@ -450,10 +450,12 @@ def _sentence(detail: ErrorDetails, loc: Loc) -> str:
         case "missing":
             return f"`{name}` is missing; it is required here"
         case "union_tag_not_found" if isinstance(value, dict):
-            return f"`kind` is missing; one of: {', '.join(catalog.KINDS)}"
+            return f"`kind` is missing; one of: {', '.join(catalog.kinds())}"
         case "union_tag_invalid":
-            known = ", ".join(catalog.KINDS)
-            return f"there is no fault of kind {ctx['tag']!r}{closest(str(ctx['tag']), catalog.KINDS)}; known: {known}"
+            known = ", ".join(catalog.kinds())
+            return (
+                f"there is no fault of kind {ctx['tag']!r}{closest(str(ctx['tag']), catalog.kinds())}; known: {known}"
+            )
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", str(ctx["expected"]))
             return f"{_shown(value)} is not one of {', '.join(allowed)}{closest(str(value), allowed)}"

@@ -11,7 +11,7 @@ import click
 from harness.cli.app import drill
 from harness.core.clock import Bounds
 from harness.core.event import Event, Fact
-from tests.docs.pages import Page, pages
+from tests.docs.pages import ROOT, Page, pages
 
 WIDTH = 100
 _BLOCK = re.compile(r"(<!-- generated: ([a-z]+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
@@ -62,7 +62,12 @@ def _field(name: str, annotation: Any) -> str:
     return f"`{name}` (bounds)" if annotation is Bounds else f"`{name}`"
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"commands": _cli, "events": _events}
+def _tills() -> str:
+    text = (ROOT / "docs" / "examples" / "few-tills.yaml").read_text(encoding="utf-8")
+    return f"```yaml\n{text.rstrip()}\n```\n"
+
+
+GENERATORS: dict[str, Callable[[], str]] = {"commands": _cli, "events": _events, "tills": _tills}
 
 
 def renewed(text: str) -> str:

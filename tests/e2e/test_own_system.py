@@ -1,0 +1,129 @@
+"""A system that the harness has never seen, an experiment of 25 lines, and a person who answers the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.core.event import AlertTransition, EffectProved, RunEnded
+from tests.e2e.conftest import NAMESPACE, ROOT, Product
+from tests.faults.test_outside import OUTSIDE, installed
+
+pytestmark = pytest.mark.cluster
+
+EXAMPLES = ROOT / "docs" / "examples"
+EXPERIMENT = EXAMPLES / "few-tills.yaml"
+SHOP = "shop"
+PEERS = (
+    "--prometheus", "service:shop/prometheus:9090", "--alertmanager", "service:shop/alertmanager:9093",
+    "--pager", "none",
+)  # fmt: skip
+HOLE = """\
+name: no-way-in
+title: Nobody behind the Service
+why: {probability: low, tests: [service]}
+namespace: shop
+narrative: Nothing answers.
+facilitator: {root_cause: {object: deployment/till, reason: its Service selects nobody}}
+severity: P2
+signal: {title: The front answers, query: 'min(up{job="front"})'}
+steady_state: [{name: the front answers, query: 'min(up{job="front"})', above: 0}]
+faults:
+  - id: hole
+    kind: blackhole
+    service: till
+    effect: {query: 'min(up{job="front"})', below: 1, within: 30s}
+    blast_radius: {pods: 1}
+mitigated: {query: sum(till_open), above: 2}
+recovered: {query: sum(till_open), above: 2}
+slas: [{from: hole.injected, to: hole.effective, within: 30s, required: true}]
+runbook: docs/tills.md
+profiles: {smoke: {timeout: 2m, responder: human}}
+"""
+
+
+@pytest.fixture
+def shop(product: Product) -> Iterator[Product]:
+    """The shop of the documentation, at work; its images are those that are on the cluster already."""
+    worker = json.loads(product.kubectl("-n", NAMESPACE, "get", "deployment", "worker", "-o", "json"))
+    image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all((EXAMPLES / "shop.yaml").read_text(encoding="utf-8")))
+    for body in documents:
+        for container in body.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+            container["image"] = image
+    path = product.runs.parent / "shop.yaml"
+    path.write_text(yaml.safe_dump_all(documents))
+    product.kubectl("apply", "-f", str(path))
+    try:
+        for name in ("till", "prometheus", "alertmanager"):
+            product.kubectl("-n", SHOP, "rollout", "status", f"deployment/{name}", "--timeout=50s")
+        deadline = time.monotonic() + 60
+        while not at_work(product):
+            assert time.monotonic() < deadline, "the shop's Prometheus does not see three tills at rest"
+            time.sleep(0.5)
+        yield product
+    finally:
+        product.kubectl("delete", "namespace", SHOP, "--wait=false")
+        product.kubectl("wait", "--for=delete", f"namespace/{SHOP}", "--timeout=55s")
+
+
+def at_work(product: Product) -> bool:
+    """Whether three tills are watched and no alert is active: one is pending while the first of them are found."""
+    proxy = f"/api/v1/namespaces/{SHOP}/services/prometheus:9090/proxy/api/v1"
+    seen = json.loads(product.kubectl("get", "--raw", f"{proxy}/query?query=sum(till_open)"))["data"]["result"]
+    alerts = json.loads(product.kubectl("get", "--raw", f"{proxy}/alerts"))["data"]["alerts"]
+    return bool(seen) and seen[0]["value"][1] == "3" and not alerts
+
+
+def where(product: Product) -> tuple[str, ...]:
+    access = product.access
+    return ("--cluster", "context", "--context", access.context, "--kubeconfig", str(access.kubeconfig))
+
+
+def replicas(product: Product) -> str:
+    return product.kubectl("-n", SHOP, "get", "deployment/till", "--output=jsonpath={.spec.replicas}")
+
+
+def test_a_plain_deployment_with_its_own_alert_is_drilled_and_recovers(shop: Product) -> None:
+    assert len(EXPERIMENT.read_text(encoding="utf-8").splitlines()) <= 25
+    planned = shop.drill("plan", str(EXPERIMENT), *where(shop), *PEERS)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "scale deployment/till in shop from 3 to 1 replicas" in planned.stdout
+    run = shop.start("run", str(EXPERIMENT), *where(shop), *PEERS)
+    shop.until(
+        lambda: any(isinstance(one, AlertTransition) and one.to == "firing" for one in shop.events()), run, seconds=120
+    )
+    assert replicas(shop) == "1"
+    acknowledged = shop.drill("ack", *where(shop))
+    assert acknowledged.returncode == 0, acknowledged.stderr
+    shop.kubectl("-n", SHOP, "scale", "deployment/till", "--replicas=3")
+    assert run.wait(timeout=200) == 0, shop.output(run)
+    told = shop.output(run)
+    assert "MET  few-tills (smoke)" in told
+    assert "the cluster was put back" in " ".join(told.split())
+    assert replicas(shop) == "3"
+    left = shop.kubectl("-n", SHOP, "get", "configmaps,leases", "-o", "name")
+    assert [line for line in left.splitlines() if "/drill" in line] == []
+
+
+def test_a_fault_from_an_entry_point_breaks_it_and_is_undone(shop: Product, tmp_path: Path) -> None:
+    experiment = tmp_path / "no-way-in.yaml"
+    experiment.write_text(HOLE)
+    packages = installed(tmp_path / "packages", "blackhole = acme_faults:BLACKHOLE")
+    paths = os.pathsep.join(map(str, (packages, OUTSIDE)))
+    selector = shop.kubectl("-n", SHOP, "get", "service/till", "--output=jsonpath={.spec.selector}")
+    done = shop.drill("run", str(experiment), *where(shop), *PEERS, PYTHONPATH=paths)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = shop.events()
+    (proved,) = [one for one in events if isinstance(one, EffectProved)]
+    assert proved.proof.startswith('Prometheus: min(up{job="front"}) < 1')
+    assert isinstance(events[-1], RunEnded)
+    assert events[-1].reason == "complete"
+    assert shop.kubectl("-n", SHOP, "get", "service/till", "--output=jsonpath={.spec.selector}") == selector
