@@ -17,13 +17,14 @@ from harness.core.event import (
     EffectProved,
     InjectDone,
     PageReceived,
+    PodsSeen,
     ResponderActed,
     SourceRestarted,
     UndoDone,
 )
 from harness.core.experiment import AnyExperiment, RootCause
 from harness.core.history import History
-from harness.core.milestone import AMBIGUOUS, Milestone
+from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
 from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
 from harness.report.wording import measured, plural, span, target
@@ -50,6 +51,7 @@ def findings(
         *_acknowledgement(history, found),
         *_uncounted(history, found),
         *_diagnosis(experiment, history, found),
+        *_in_vain(history, found),
         *_observers(history),
     ]
     return tuple(sorted(every, key=lambda finding: SEVERITIES.index(finding.severity)))
@@ -258,6 +260,41 @@ def _order(history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
     detail = f"{automated}{act.actor} looked {lead} before the fix{sure}" + (f": {act.text}" if act.text else "")
     cited = (record.seq, *fix.evidence)
     yield Finding("looked-before-change", "note", "The responder looked before changing anything", detail, cited)
+
+
+def _in_vain(history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
+    """Pods that responders added before any fix and that did not come to work: scaling what crashes makes more that
+    crashes. Counted against what there was when the alert fired; a rollout's surge is over before that, or is part of
+    the fix."""
+    firing = found.get("firing")
+    if firing is None:
+        return
+    ends = [found[name].at.earliest for name in ("fix.applied", MITIGATED) if name in found]
+    if history.undo_began is not None:
+        ends.append(history.undo_began.at)
+    until = min(ends, default=history.last_at + 1.0)
+    for fault in dict.fromkeys(event.fault for event in history.all(PodsSeen)):
+        seen = [(record, event) for record, event in history.records(PodsSeen) if event.fault == fault]
+        before = [event for record, event in seen if record.at <= firing.at.latest]
+        after = [(record, event) for record, event in seen if firing.at.latest < record.at < until]
+        if not before or not after:
+            continue
+        had, worked = len(before[-1].pods), sum(pod.ready for pod in before[-1].pods)
+        grown = [(record, event) for record, event in after if len(event.pods) > had]
+        last = after[-1][1]
+        if not grown or len(last.pods) <= had or sum(pod.ready for pod in last.pods) > worked:
+            continue
+        first, at = grown[0][0], grown[0][0].at
+        known = {pod.uid for pod in before[-1].pods}
+        killed = sum(1 for pod in last.pods if pod.uid not in known and pod.oom_kills)
+        detail = f"{had} -> {len(last.pods)} pods, and {sum(pod.ready for pod in last.pods)} ready where {worked} were"
+        detail += f"; {plural(killed, 'new pod')} OOM-killed" if killed else ""
+        cited = (first.seq, after[-1][0].seq)
+        yield Finding("ineffective-action", "important", f"Scaled in vain: the pods of {fault}", detail, cited)
+        looks = [act for act in history.all(ResponderActed) if act.action == "looked" and act.counted]
+        if not any(act.at.earliest <= at for act in looks):
+            order = "pods were added before anybody had looked at those that there were: diagnose first, scale second"
+            yield Finding("action-out-of-order", "important", "Scaled before looking", order, (first.seq,))
 
 
 def _observers(history: History) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from harness.core.event import (
     InjectDone,
     NotifierSeen,
     PageReceived,
+    PodsSeen,
+    PodState,
     ResponderActed,
     RunEnded,
     UndoDone,
@@ -390,6 +392,32 @@ class TestFindings:
         made = self.made(journals.act("fix_applied", 3), journals.act("looked", 5))
         assert rules(made)["changed-before-looking"].severity == "minor"
         assert rules(made)["root-cause-undeclared"].severity == "minor"
+
+    @staticmethod
+    def scaled(ready: int, killed: int) -> PodsSeen:
+        """Ten pods where five were; of the new ones some were killed."""
+        old = journals.pods(2, 3).pods
+        new = tuple(
+            PodState(name=f"new-{i}", uid=f"new-{i}", ready=i < ready - 2, restarts=0, oom_kills=int(i < killed))
+            for i in range(5)
+        )
+        return PodsSeen(fault="memory", pods=(*old, *new))
+
+    def test_scaling_what_crashes_is_in_vain_and_out_of_order(self) -> None:
+        made = self.made(journals.act("acknowledged", 2), self.scaled(2, 2), journals.act("looked", 60))
+        vain = rules(made)["ineffective-action"]
+        assert vain.detail == "5 -> 10 pods, and 2 ready where 2 were; 2 new pods OOM-killed"
+        assert vain.severity == rules(made)["action-out-of-order"].severity == "important"
+
+    def test_who_looked_first_scaled_in_vain_and_in_order(self) -> None:
+        made = rules(self.made(journals.act("looked", 4), self.scaled(2, 2)))
+        assert "ineffective-action" in made
+        assert "action-out-of-order" not in made
+
+    def test_pods_that_come_to_work_or_came_with_the_fix_are_not_in_vain(self) -> None:
+        assert "ineffective-action" not in rules(self.made(self.scaled(4, 0)))
+        assert "ineffective-action" not in rules(self.made(journals.act("fix_applied", 10), self.scaled(2, 2)))
+        assert "ineffective-action" not in rules(self.made(self.scaled(2, 2), journals.pods(2, 3)))
 
     def test_wrong_root_cause_and_severity(self) -> None:
         made = self.made(journals.act("root_cause", 3, "the database"), journals.act("assessed", 3, "P3, I think"))
