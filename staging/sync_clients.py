@@ -2,8 +2,8 @@
 
 Each fetches a token from the issuer, opens a WebSocket with the cursor of the last event that it has seen, pings,
 publishes now and then, and leaves, as a phone does that is put into a pocket. Where a cursor is stale it throws away
-what it knows and takes a snapshot. Whoever is turned away comes back after a pause that doubles and is jittered; whoever
-was connected and is cut off, after about a second.
+what it knows and takes a snapshot. Whoever is turned away comes back after a pause that doubles and is jittered;
+whoever was connected and is cut off, after about a second.
 
 Ready once every client was connected.
 """

@@ -52,7 +52,7 @@ CLOSES = ("client", "gone", "timeout", "going_away", "stale_cursor", "protocol")
 the gateway ends; fell below the floor while connected; broke the protocol."""
 MOST_SOCKETS = 256
 SEND_SECONDS = 5.0
-LEAVE_SECONDS = 1.0, 5.0
+LEAVE_SECONDS = 1.0, 4.0
 """When clients are told to go, after the gateway was: not all at once, and not before the Service has forgotten it."""
 
 
