@@ -3,7 +3,7 @@
     POST /v1/messages   {"messages": [{"role": "user", "content": "..."}]} with `x-api-key`   200 · 400 · 401
     GET  /metrics, GET /readyz
 
-The accepted keys are those of one Secret, read about once a second (`staging.llm_keys`). While the API server does not
+The accepted keys are those of one Secret, read about once a second (`staging.keys`). While the API server does not
 answer, the last ones read stay accepted, as a vendor's own store would; a metric says how old they are. No key is
 ever logged or answered, not even in part.
 """
@@ -13,61 +13,16 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections import Counter
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
 
-from staging.llm_keys import Keys, Unread, in_cluster
+from staging.keys import Door, in_cluster
 from staging.metrics import Family, Point, Sample
 from staging.service import log, setting, stop_on_signals
 from staging.web import Handler, Server
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 MAX_BODY = 256 * 1024
 STATUSES = (HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED)
-
-
-class Source(Protocol):
-    """Where keys are read."""
-
-    def read(self) -> Keys:
-        """The keys as they are now. Raises Unread."""
-
-
-class Door:
-    """The keys last read, and how old they are. `clock` is monotonic, in seconds."""
-
-    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
-        self._source = source
-        self._clock = clock
-        self._read_at: float | None = None
-        self._trouble = ""
-        self.keys = Keys()
-        self.failures = 0
-
-    def refresh(self) -> None:
-        """Read once; keep what is known where that fails. Logs a change of fortune once, not every second."""
-        try:
-            keys = self._source.read()
-        except Unread as error:
-            self.failures += 1
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                log("keys not read", error=self._trouble, accepted=len(self.keys.accepted))
-            return
-        if self._trouble or self._read_at is None or keys != self.keys:
-            log("keys read", accepted=len(keys.accepted), malformed=keys.malformed)
-        self._trouble = ""
-        self._read_at = self._clock()
-        self.keys = keys
-
-    @property
-    def age(self) -> float | None:
-        """Seconds since the keys were last read; None before the first time."""
-        return None if self._read_at is None else self._clock() - self._read_at
 
 
 class Provider(Server):

@@ -40,7 +40,11 @@ LABEL = "app.kubernetes.io/part-of"
 PART_OF = "nova-staging"
 NOTE = "drill.internal/declared"
 FIELD_MANAGER = "drill-staging"
-SECRETS = ((MONITORING, "pager-token", "token"), (NAMESPACE, "llm-key", "key-current"))
+SECRETS = (
+    (MONITORING, "pager-token", "token"),
+    (NAMESPACE, "llm-key", "key-current"),
+    (NAMESPACE, "sync-signing-key", "key-current"),
+)
 """Namespace, name and data key of each secret value that is made on deployment."""
 LEASE = "drill"
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from staging.keys import Door, Keys, Unread, keys_of
 from staging.llm_adapter import STUB, Adapter, Vendor
-from staging.llm_keys import Keys, Unread, keys_of
-from staging.llm_provider import Door, Provider
+from staging.llm_provider import Provider
 from staging.llm_traffic import body
 from staging.metrics import render
 from staging.web import Server

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -22,42 +19,6 @@ from staging.jobs import DEAD, GROUP, STREAM, Queue
 from staging.resp import Redis, ReplyError
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A redis-server of our own on a free loopback port."""
-    # The one program goes by two names: the package redis-tools brings it without the service that redis-server adds.
-    program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Redis is installed; expected on CI; apt-get install redis-tools")
-        pytest.skip("no Redis is installed; apt-get install redis-tools")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free: int = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(free), "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", free), timeout=1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, "redis-server did not come up within 10 s"
-                    time.sleep(0.02)
-            yield free
-        finally:
-            server.terminate()
-
-
-@pytest.fixture
-def redis(port: int) -> Iterator[Redis]:
-    connection = Redis("127.0.0.1", port)
-    connection.command("FLUSHALL")
-    yield connection
-    connection.close()
 
 
 @pytest.fixture
@@ -166,8 +127,8 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_the_api_takes_jobs_and_tells_prometheus(queue: Queue, port: int) -> None:
-    with serving(port) as url:
+def test_the_api_takes_jobs_and_tells_prometheus(queue: Queue, redis_port: int) -> None:
+    with serving(redis_port) as url:
         status, body = fetch(url + "/jobs", b'{"tenant": "acme", "ticket": 512}')
         assert status == 202, body
         status, text = fetch(url + "/metrics")
@@ -178,8 +139,8 @@ def test_the_api_takes_jobs_and_tells_prometheus(queue: Queue, port: int) -> Non
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"tenant": "acme"}', b'{"tenant": "a", "ticket": "x"}', b"x" * 20_000])
-def test_the_api_refuses_what_is_no_job(queue: Queue, port: int, body: bytes) -> None:
-    with serving(port) as url:
+def test_the_api_refuses_what_is_no_job(queue: Queue, redis_port: int, body: bytes) -> None:
+    with serving(redis_port) as url:
         assert fetch(url + "/jobs", body)[0] == 400
     assert queue.state().depth == 0
 
@@ -197,7 +158,7 @@ def test_without_redis_the_depth_is_absent_rather_than_zero() -> None:
 
 
 def test_the_manifest_lets_the_parts_use_the_queue_and_not_flush_or_reconfigure_the_server(
-    redis: Redis, port: int
+    redis: Redis, redis_port: int
 ) -> None:
     (manifest, _) = yaml.safe_load_all((ROOT / "manifests" / "staging" / "redis.yaml").read_text(encoding="utf-8"))
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
@@ -205,7 +166,7 @@ def test_the_manifest_lets_the_parts_use_the_queue_and_not_flush_or_reconfigure_
     name, *rights = arguments[arguments.index("--user") + 1 :]
     assert name == "default"
     redis.command("ACL", "SETUSER", "part", "reset", *rights)
-    with closing(Redis("127.0.0.1", port)) as connection:
+    with closing(Redis("127.0.0.1", redis_port)) as connection:
         connection.command("AUTH", "part", "any")
         queue = Queue(connection)
         queue.ensure()

@@ -1,7 +1,7 @@
-"""The vendor's keys as its Secret holds them: which are accepted, and how the Secret is read.
+"""Keys as a Secret holds them, for whoever checks them: which are accepted, and how the Secret is read.
 
-A Secret mounted as a volume may be a minute and a half old, so the provider asks the API server itself, with its own
-ServiceAccount, which may read this one Secret and nothing else.
+A Secret mounted as a volume may be a minute and a half old, so those who check ask the API server themselves, each with
+its own ServiceAccount, which may read its one Secret and nothing else.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import json
 import os
 import re
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from staging.service import log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 ACCEPTED, REVOKED = "key-", "revoked-"
 """What the names of data keys start with."""
 WELL_FORMED = re.compile(rb"[A-Za-z0-9_-]{32,128}")
-"""The keys that this vendor issues. Anything else under a name that starts with `key-` opens nothing."""
+"""What a key looks like. Anything else under a name that starts with `key-` opens nothing."""
 
 
 class Unread(Exception):
@@ -39,6 +42,8 @@ class Keys:
     accepted: tuple[bytes, ...] = ()
     malformed: int = 0
     """How many values under an accepted name are no keys."""
+    revoked: tuple[bytes, ...] = ()
+    """Kept to tell a revoked key from an unknown one; none of them is accepted."""
 
     def accept(self, shown: bytes) -> bool:
         """Whether `shown` is one of them; takes the same time for every wrong one."""
@@ -59,7 +64,8 @@ def keys_of(data: Mapping[str, str]) -> Keys:
     offered = [value for name, value in sorted(values.items()) if name.startswith(ACCEPTED)]
     good = [value for value in offered if WELL_FORMED.fullmatch(value)]
     accepted = tuple(value for value in good if value not in revoked)
-    return Keys(accepted=accepted, malformed=len(offered) - len(good))
+    known = tuple(sorted(value for value in revoked if WELL_FORMED.fullmatch(value)))
+    return Keys(accepted=accepted, malformed=len(offered) - len(good), revoked=known)
 
 
 class Secret:
@@ -96,9 +102,49 @@ class Secret:
             raise Unread("the API server answers with something else than a Secret") from None
 
 
+class Source(Protocol):
+    """Where keys are read."""
+
+    def read(self) -> Keys:
+        """The keys as they are now. Raises Unread."""
+
+
+class Door:
+    """The keys last read, and how old they are. `clock` is monotonic, in seconds."""
+
+    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._clock = clock
+        self._read_at: float | None = None
+        self._trouble = ""
+        self.keys = Keys()
+        self.failures = 0
+
+    def refresh(self) -> None:
+        """Read once; keep what is known where that fails. Logs a change of fortune once, not every second."""
+        try:
+            keys = self._source.read()
+        except Unread as error:
+            self.failures += 1
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log("keys not read", error=self._trouble, accepted=len(self.keys.accepted))
+            return
+        if self._trouble or self._read_at is None or keys != self.keys:
+            log("keys read", accepted=len(keys.accepted), malformed=keys.malformed)
+        self._trouble = ""
+        self._read_at = self._clock()
+        self.keys = keys
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the keys were last read; None before the first time."""
+        return None if self._read_at is None else self._clock() - self._read_at
+
+
 def in_cluster(name: str) -> Secret:
     """The Secret `name` of the pod's own namespace. Ends the process where the pod has no account."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host or not (ACCOUNT / "token").exists():
-        raise SystemExit("no account in this pod; expected ServiceAccount llm-provider with its token mounted")
+        raise SystemExit("no account in this pod; expected a ServiceAccount of its own with its token mounted")
     return Secret(name, host=host, port=int(port))
