@@ -17,6 +17,7 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
 from harness.core.quantity import format_duration
+from harness.faults.config import Config, ConfigSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
@@ -34,6 +35,7 @@ class Entry:
 
 
 ENTRIES: tuple[Entry, ...] = (
+    Entry(Config(), ConfigSpec),
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Scale(), ScaleSpec),
 )  # fmt: skip

@@ -169,7 +169,8 @@ class InjectStarted(Fact):
 
 
 class InjectDone(Fact):
-    """How the write ended. `unknown` (lost reply) counts as injected and is undone."""
+    """How the write ended. `unknown` (a lost reply, or only some of several writes landed) counts as injected and is
+    undone."""
 
     type: Literal["inject.done"] = "inject.done"
     fault: str

@@ -93,17 +93,19 @@ def _is_in_a_pod(process: Path) -> bool:
 
 def armed(target: Target, literal: str) -> Target:
     """The target with one canary out of a Secret, and another written plainly wherever people write such things."""
-    (body,) = copy.deepcopy(target.manifests)
+    manifests = copy.deepcopy(target.manifests)
+    body = next(one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"})
     body["metadata"]["annotations"]["note"] = literal
     template = body["spec"]["template"]
     template["metadata"]["annotations"] = {"note": literal}
     container = template["spec"]["containers"][0]
     container["args"] = [literal]
     container["env"] = [
+        *container.get("env", ()),
         {"name": "PLAIN", "value": literal},
         {"name": "KEPT", "valueFrom": {"secretKeyRef": {"name": "canary", "key": "token"}}},
     ]
-    return replace(target, manifests=(body,))
+    return replace(target, manifests=manifests)
 
 
 class Planting(Torture):

@@ -22,7 +22,18 @@ from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
-from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.world import (
+    NAMESPACE,
+    SETTINGS,
+    STEP,
+    FakeMetrics,
+    FakeNotifier,
+    FakePager,
+    Killed,
+    SteppedFeed,
+    World,
+)
 
 
 class MemoryJournal:
@@ -45,7 +56,20 @@ class MemoryJournal:
         return list(self.records)
 
 
+FEWER_WORKERS = {"query": "depth", "above": 30, "within": "60s"}
+"""The effect of what shows in no pod: the queue grows."""
+
 FAULTS: dict[str, dict[str, Any]] = {
+    "config": {
+        "id": "memory",
+        "kind": "config",
+        "target": "configmap/worker",
+        "set": {"MODE": "slow", "TRACE": "on"},
+        "unset": ["BATCH"],
+        "restart": ["deployment/worker"],
+        "effect": FEWER_WORKERS,
+        "blast_radius": {"pods": 5, "objects": 2},
+    },
     "memory-limit": {
         "id": "memory",
         "kind": "memory-limit",
@@ -264,7 +288,16 @@ def set_replicas(world: World, count: int) -> None:
     world.cluster.put(body)
 
 
+def reconfigure(world: World) -> None:
+    """What kubectl edit and kubectl rollout undo would do in a responder's hands."""
+    world.cluster.put({**FakeCluster.get(world.cluster, SETTINGS), "data": {"MODE": "fast", "BATCH": "10"}})
+    body = world.deployment
+    body["spec"]["template"]["metadata"].pop("annotations", None)
+    world.cluster.put(body)
+
+
 MENDS: dict[str, Callable[[World], None]] = {
+    "config": reconfigure,
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
 }

@@ -1,7 +1,7 @@
 """The crash matrix on a real cluster: every fault of the catalog, killed at every step, then cleaned up by somebody.
 
 A trial runs the product in a process of its own, kills it, and lets the next one come: `drill recover` on a machine
-without the dead run's folder, the next run, or a sweeper. It ends when the broken object equals, member for member,
+without the dead run's folder, the next run, or a sweeper. It ends when the target's objects equal, member for member,
 what was there before, apart from what only the API server writes.
 """
 
@@ -35,6 +35,9 @@ Rescuer = Literal["recover", "next run", "sweeper"]
 RESCUERS: tuple[Rescuer, ...] = ("recover", "next run", "sweeper")
 WITHIN = 120.0
 """Seconds after a death within which everything must be back; the figure that is told is what it took."""
+PROVED_AFTER = 30.0
+"""Seconds from a run's start after which a measured effect holds: later than its preflight, which refuses one that
+holds already."""
 _NAMESPACE = "drill-torture-{}"
 _ANYTHING = {"query": "vector(1)", "above": 0}
 
@@ -151,7 +154,7 @@ class Torture:
             done = self._drill("run", str(self._experiment(target, room)), "--no-setup", "--runs", runs)
         return done.stdout + done.stderr, done.returncode == 0
 
-    def _back_after(self, target: Target, room: str, before: Json, died_at: float) -> float | None:
+    def _back_after(self, target: Target, room: str, before: list[Json], died_at: float) -> float | None:
         while time.monotonic() - died_at < WITHIN:
             if self._declared(target, room) == before and not self._records(room):
                 return time.monotonic() - died_at
@@ -171,14 +174,15 @@ class Torture:
         found = self.cluster.list("ConfigMap", room, "drill.internal/undo=true")
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
-    def _declared(self, target: Target, room: str) -> Json:
-        """The broken object without what only the API server and its controllers write."""
-        body = self.cluster.get(target.ref(room))
-        body.pop("status", None)
-        for name in ("resourceVersion", "generation", "managedFields"):
-            body["metadata"].pop(name, None)
-        (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
-        return body
+    def _declared(self, target: Target, room: str) -> list[Json]:
+        """The target's objects without what only the API server and its controllers write."""
+        bodies = [self.cluster.get(ref) for ref in target.refs(room)]
+        for body in bodies:
+            body.pop("status", None)
+            for name in ("resourceVersion", "generation", "managedFields"):
+                body["metadata"].pop(name, None)
+            (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
+        return bodies
 
     # Rooms and steps
 
@@ -227,7 +231,7 @@ class Torture:
 
     def _wait_at_rest(self, target: Target, room: str) -> None:
         deadline = time.monotonic() + WITHIN
-        while unsettled(self.cluster.get(target.ref(room))):
+        while any(unsettled(self.cluster.get(ref)) for ref in target.workloads(room)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.ref(room)} does not come to rest")
             time.sleep(0.5)
@@ -260,7 +264,7 @@ class Torture:
             "severity": "P4",
             "signal": {"query": "vector(1)", "title": "One", "unit": ""},
             "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
-            "faults": [target.spec],
+            "faults": [self._provable(target.spec)],
             "mitigated": {"for": "1s", **_ANYTHING},
             "recovered": {"for": "1s", **_ANYTHING},
             "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
@@ -271,6 +275,13 @@ class Torture:
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         return path
+
+    def _provable(self, spec: Json) -> Json:
+        """The fault; nothing measures these targets, so one that is measured counts some time from now."""
+        effect = spec["effect"]
+        if "query" in effect:
+            effect = {"query": "vector(time())", "above": round(time.time() + PROVED_AFTER), "within": "60s"}
+        return {**spec, "effect": effect}
 
     def hold_up(self, target: Target, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
