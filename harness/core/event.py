@@ -74,6 +74,7 @@ class PodState(Fact):
     oom_kills: int = 0
     oom_killed_at: Dated | None = None
     memory_limit: str = ""
+    image: str = ""
 
 
 class RunStarted(Fact):

@@ -182,6 +182,10 @@ def test_resources_environment_and_replicas_may_change(area: Try, who: str, targ
         op(f"{CONTAINER}/resources/limits/memory", "32Mi"),
         op(f"{CONTAINER}/env", [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]),
         op(f"{SPEC}/initContainers/0/resources", {"limits": {"cpu": "1"}}),
+        op(f"{CONTAINER}/image", "drill.internal/nothing:2"),
+        op(f"{CONTAINER}/image", f"registry.invalid/drill.internal/nothing@sha256:{'0' * 64}"),
+        op(f"{CONTAINER}/image", "a.b.invalid/drill.internal/nothing"),
+        op(f"{CONTAINER}/image", "drill.internal/nothing:1"),
         op("/spec/replicas", 0),
         op("/spec/replicas", 20),
         op("/spec/replicas", 2),
@@ -196,6 +200,13 @@ def test_resources_environment_and_replicas_may_change(area: Try, who: str, targ
 FORBIDDEN = {
     "containers": [
         op(f"{CONTAINER}/image", "evil:1"),
+        op(f"{CONTAINER}/image", "drill.internal/nothing/evil:1"),
+        op(f"{CONTAINER}/image", "drill.internal/nothings:1"),
+        op(f"{CONTAINER}/image", "evil.example.org/drill.internal/nothing:1"),
+        op(f"{CONTAINER}/image", "drill.internal:5000/nothing:1"),
+        op(f"{CONTAINER}/image", "registry.invalid/evil:1"),
+        op(f"{CONTAINER}/image", "registry.invalid.example.org/drill.internal/nothing:1"),
+        op(f"{CONTAINER}/image", "notinvalid/drill.internal/nothing:1"),
         op(f"{CONTAINER}/command", ["/bin/sh"]),
         op(f"{CONTAINER}/args", ["-c", "id"]),
         op(f"{CONTAINER}/name", "other"),
@@ -210,6 +221,7 @@ FORBIDDEN = {
     ],
     "init containers": [
         op(f"{SPEC}/initContainers/0/image", "evil:1"),
+        op(f"{SPEC}/initContainers/0/image", "drill.internal/nothing:2"),
         op(f"{SPEC}/initContainers/-", {"name": "second", "image": "evil:1"}),
         {"op": "remove", "path": f"{SPEC}/initContainers"},
     ],
@@ -253,6 +265,17 @@ def test_nothing_else_may_change(area: Try, who: str, what: str, target: tuple[s
             extra = [op(f"{SPEC}/volumes", [{"name": "x", "emptyDir": {}}])] if "volumeMounts" in one["path"] else []
             with pytest.raises(Forbidden, match="a drill leaves"):
                 cluster.patch(Ref(target[0], area.namespace, target[1]), [*extra, one])
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_an_image_that_is_nowhere_leads_back_and_nowhere_else(area: Try, who: str) -> None:
+    ref = Ref("Deployment", area.namespace, "app")
+    with area.adapter(who) as cluster:
+        cluster.patch(ref, [op(f"{CONTAINER}/image", "registry.invalid/drill.internal/nothing:9")])
+        for other in ("evil:1", "registry.invalid/evil:1", "nothing:1", "x.invalid/nothing:1"):
+            with pytest.raises(Forbidden, match="a drill leaves containers"):
+                cluster.patch(ref, [op(f"{CONTAINER}/image", other)])
+        cluster.patch(ref, [op(f"{CONTAINER}/image", "drill.internal/nothing:1")])
 
 
 @pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])

@@ -142,7 +142,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
         while_dead = list(objects(torture, room))
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
-        run = torture._drill("run", str(torture._experiment(target, room)), "--no-setup", "--runs", str(well))
+        run = torture.lives(target, room, well.name)
         judged = torture.drill("judge", str(well / "latest"))
         after = list(objects(torture, room))
         assert torture._declared(target, room) == before

@@ -24,6 +24,7 @@ from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.world import (
+    IMAGE,
     NAMESPACE,
     SETTINGS,
     STEP,
@@ -69,6 +70,24 @@ FAULTS: dict[str, dict[str, Any]] = {
         "restart": ["deployment/worker"],
         "effect": FEWER_WORKERS,
         "blast_radius": {"pods": 5, "objects": 2},
+    },
+    "cpu-limit": {
+        "id": "memory",
+        "kind": "cpu-limit",
+        "target": "deployment/worker",
+        "container": "worker",
+        "limit": "100m",
+        "effect": FEWER_WORKERS,
+        "blast_radius": {"pods": 5},
+    },
+    "image": {
+        "id": "memory",
+        "kind": "image",
+        "target": "deployment/worker",
+        "container": "worker",
+        "image": "registry.invalid/registry.example.org/shop/worker:2",
+        "effect": {"failing": 3, "ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 5},
     },
     "memory-limit": {
         "id": "memory",
@@ -274,10 +293,17 @@ def fired(after: float) -> Callable[[World], bool]:
     return lambda world: world.firing_since is not None and world.clock.now() >= world.firing_since + after
 
 
-def set_limit(world: World, limit: str) -> None:
+def set_limit(world: World, limit: str, resource: str = "memory") -> None:
     """What kubectl would do in a responder's hands."""
     body = world.deployment
-    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = limit
+    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"][resource] = limit
+    world.cluster.put(body)
+
+
+def set_image(world: World, image: str) -> None:
+    """What kubectl set image would do in a responder's hands."""
+    body = world.deployment
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = image
     world.cluster.put(body)
 
 
@@ -298,6 +324,8 @@ def reconfigure(world: World) -> None:
 
 MENDS: dict[str, Callable[[World], None]] = {
     "config": reconfigure,
+    "cpu-limit": lambda world: set_limit(world, "500m", "cpu"),
+    "image": lambda world: set_image(world, IMAGE),
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
 }

@@ -18,7 +18,7 @@ from harness.core.clock import Bounds, Instant, utc
 from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.inbox import INBOX_LABEL
-from harness.core.quantity import parse_memory
+from harness.core.quantity import parse_cpu, parse_memory
 from harness.engine.observe import AGE, Channel, InboxTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
@@ -41,6 +41,8 @@ NAMESPACE = "shop"
 WORKER = Ref("Deployment", NAMESPACE, "worker")
 SETTINGS = Ref("ConfigMap", NAMESPACE, "worker")
 """What the workers read when they start."""
+IMAGE = "registry.example.org/shop/worker:1"
+"""The only one that there is."""
 EPOCH = 1_800_000_000.0
 
 
@@ -58,6 +60,10 @@ def _ails(template: Json, settings: Json) -> str:
         return "memory"
     if settings.get("MODE") == "slow":
         return "settings"
+    if container["image"] != IMAGE:
+        return "image"
+    if parse_cpu(container["resources"]["limits"]["cpu"]) < 200:
+        return "cpu"
     return ""
 
 
@@ -348,8 +354,11 @@ class World:
                         "containers": [
                             {
                                 "name": "worker",
-                                "image": "worker:1",
-                                "resources": {"limits": {"memory": "128Mi"}, "requests": {"memory": "32Mi"}},
+                                "image": IMAGE,
+                                "resources": {
+                                    "limits": {"cpu": "500m", "memory": "128Mi"},
+                                    "requests": {"cpu": "50m", "memory": "32Mi"},
+                                },
                             }
                         ]
                     },
@@ -406,6 +415,8 @@ class _Pod:
         if self.killed_at is not None:
             ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": utc(math.floor(self.killed_at))}
             state |= {"lastState": {"terminated": ended}, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+        if self.ails == "image":
+            state |= {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
         return {
             "apiVersion": "v1",
             "kind": "Pod",

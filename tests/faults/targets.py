@@ -8,7 +8,7 @@ missing.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.ports.cluster import Json, Ref
@@ -20,7 +20,10 @@ OPT_IN = {"drill.internal/opt-in": "true"}
 _PROGRAM = """
 import os, signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-print("started with MODE", os.environ.get("MODE"), "and BATCH", os.environ.get("BATCH"), flush=True)
+print("started with MODE", os.environ.get("MODE"), "and BATCH", os.environ.get("BATCH"))
+for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+    if os.path.exists(path):
+        print("quota", open(path).read().split()[0], flush=True)
 held = bytearray(b"x") * ({mib} << 20)
 door = socket.create_server(("", 8080))
 while True:
@@ -55,6 +58,19 @@ class Target:
 
     def __post_init__(self) -> None:
         assert bool(self.proof) != bool(self.says)
+
+    def on(self, image: str) -> Target:
+        """The row with the image that its pods run in the places that name it."""
+        repository = image.rpartition(":")[0]
+
+        def named(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: named(one) for key, one in value.items()}
+            return value.format(image=image, repository=repository) if isinstance(value, str) else value
+
+        return replace(
+            self, spec=named(self.spec), before=named(self.before), after=named(self.after), foreign=named(self.foreign)
+        )
 
     def refs(self, namespace: str) -> list[Ref]:
         """All its objects."""
@@ -174,6 +190,68 @@ TARGETS: tuple[Target, ...] = (
         after="slow",
         foreign="other",
         says="started with MODE slow and BATCH None",
+    ),
+    Target(
+        kind="cpu-limit",
+        name="deployment",
+        broken=("Deployment", "spinner"),
+        manifests=(_Pods().workload("Deployment", "spinner", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "cpu-limit",
+            "target": "deployment/spinner",
+            "container": "main",
+            "limit": "50m",
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/resources/limits/cpu",
+        before="200m",
+        after="50m",
+        foreign="100m",
+        says=r"quota 5000\b",
+    ),
+    Target(
+        kind="image",
+        name="another tag",
+        broken=("Deployment", "picture"),
+        manifests=(_Pods().workload("Deployment", "picture", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "image",
+            "target": "deployment/picture",
+            "container": "main",
+            "tag": "does-not-exist",
+            "effect": {"failing": 2, "ready_at_most": 0, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/image",
+        before="{image}",
+        after="{repository}:does-not-exist",
+        foreign="{repository}:other",
+        proof="2 pods of .*:does-not-exist fail \\(.*Pull.*\\), 0 ready",
+    ),
+    Target(
+        kind="image",
+        name="nowhere",
+        broken=("StatefulSet", "gallery"),
+        manifests=(
+            _Pods().workload("StatefulSet", "gallery", 2, serviceName="gallery", podManagementPolicy="Parallel"),
+        ),
+        spec={
+            "id": "broken",
+            "kind": "image",
+            "target": "statefulset/gallery",
+            "container": "main",
+            "image": "registry.invalid/{repository}:1",
+            "effect": {"failing": 1, "ready_at_most": 1, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/image",
+        before="{image}",
+        after="registry.invalid/{repository}:1",
+        foreign="{repository}:other",
+        proof="1 pods of registry.invalid/.*:1 fail \\(.*Pull.*\\), 1 ready",
     ),
     Target(
         kind="memory-limit",

@@ -47,6 +47,7 @@ class Stage:
     image: str
 
     def __post_init__(self) -> None:
+        self.target = self.target.on(self.image)
         self.fault = catalog.fault_of(self.target.kind)
         entry = next(entry for entry in catalog.ENTRIES if entry.fault.kind == self.target.kind)
         self.spec = entry.spec.model_validate(self.target.spec)

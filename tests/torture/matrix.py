@@ -29,15 +29,13 @@ from harness.clusters.provider import Access
 from harness.core.workload import unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.torture.victim import MEASURED
 
 ROOT = Path(__file__).resolve().parents[2]
 Rescuer = Literal["recover", "next run", "sweeper"]
 RESCUERS: tuple[Rescuer, ...] = ("recover", "next run", "sweeper")
 WITHIN = 120.0
 """Seconds after a death within which everything must be back; the figure that is told is what it took."""
-PROVED_AFTER = 30.0
-"""Seconds from a run's start after which a measured effect holds: later than its preflight, which refuses one that
-holds already."""
 _NAMESPACE = "drill-torture-{}"
 _ANYTHING = {"query": "vector(1)", "above": 0}
 
@@ -97,6 +95,7 @@ class Torture:
 
     def __post_init__(self) -> None:
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
+        self.image = str(self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def run(self, targets: Sequence[Target], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
@@ -150,8 +149,7 @@ class Torture:
         if rescuer == "recover":
             done = self._drill("recover", "--namespace", room, "--runs", str(self.folder / "elsewhere"))
         else:
-            runs = str(self.folder / "next")
-            done = self._drill("run", str(self._experiment(target, room)), "--no-setup", "--runs", runs)
+            done = self.lives(target, room, "next")
         return done.stdout + done.stderr, done.returncode == 0
 
     def _back_after(self, target: Target, room: str, before: list[Json], died_at: float) -> float | None:
@@ -205,9 +203,8 @@ class Torture:
                 self._wait_gone(name)
 
     def _make(self, target: Target, room: str) -> None:
-        image = self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"]
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
-        for body in target.objects(room, image):
+        for body in target.objects(room, self.image):
             self.cluster.create(body)
 
     def _fresh(self, target: Target, room: str) -> None:
@@ -264,7 +261,7 @@ class Torture:
             "severity": "P4",
             "signal": {"query": "vector(1)", "title": "One", "unit": ""},
             "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
-            "faults": [self._provable(target.spec)],
+            "faults": [self._provable(target.on(self.image).spec)],
             "mitigated": {"for": "1s", **_ANYTHING},
             "recovered": {"for": "1s", **_ANYTHING},
             "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
@@ -277,11 +274,9 @@ class Torture:
         return path
 
     def _provable(self, spec: Json) -> Json:
-        """The fault; nothing measures these targets, so one that is measured counts some time from now."""
-        effect = spec["effect"]
-        if "query" in effect:
-            effect = {"query": "vector(time())", "above": round(time.time() + PROVED_AFTER), "within": "60s"}
-        return {**spec, "effect": effect}
+        """The fault; nothing scrapes these targets, so of one that is measured the victim itself answers."""
+        measured = {"query": MEASURED, "above": 0, "within": "60s"}
+        return {**spec, "effect": measured} if "query" in spec["effect"] else spec
 
     def hold_up(self, target: Target, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
@@ -339,6 +334,13 @@ class Torture:
             sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
             "--no-setup", "--runs", str(self.folder / runs), *self._where(),
         ]  # fmt: skip
+
+    def lives(self, target: Target, room: str, runs: str) -> subprocess.CompletedProcess[str]:
+        """A run that nobody kills."""
+        command = self._command(f"count:{self.folder / room / 'steps.json'}", target, room, runs)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=2 * WITHIN, cwd=ROOT, env=_environment()
+        )
 
     def drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the product that is about no cluster."""

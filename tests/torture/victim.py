@@ -15,19 +15,26 @@ down its steps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.adapters.file_journal import FileJournal
 from harness.adapters.kubernetes import KubeCluster
+from harness.adapters.prometheus import Prometheus
 from harness.cli import main
 from harness.core.event import Record
+from harness.ports.metrics import Series
 
+MEASURED = "torture_in_force"
+"""What Prometheus would be asked for a measured effect. Nothing scrapes the targets, so it is answered here: 1 from the
+first patch on."""
 WRITES = ("create", "replace", "patch", "delete")
 
 
@@ -41,6 +48,7 @@ class Fate:
         self._index = int(index) if self._kind != "count" else -1
         self._appends: list[str] = []
         self._writes: list[str] = []
+        self.patched_at = math.inf
 
     def appended(self, record: Record) -> None:
         """A journal line is durable."""
@@ -58,6 +66,8 @@ class Fate:
 
     def written(self) -> None:
         """A write's reply is there, and nobody knows yet."""
+        if self._writes[-1].startswith("patch"):
+            self.patched_at = min(self.patched_at, time.time())
         if self._kind == "held" and self._moment == "killed" and len(self._writes) == self._index:
             _die()
         if self._kind == "write" and self._moment == "after" and len(self._writes) == self._index:
@@ -81,7 +91,16 @@ def doom(fate: Fate) -> None:
         append(journal, record)
         fate.appended(record)
 
+    grid = Prometheus.grid
+
+    def measuring(metrics: Prometheus, query: str, start: float, end: float, step: float) -> list[Series]:
+        if query != MEASURED:
+            return grid(metrics, query, start, end, step)
+        instants = [start + number * step for number in range(round((end - start) / step) + 1)]
+        return [Series({}, tuple((at, float(at >= fate.patched_at)) for at in instants))]
+
     setattr(FileJournal, "append", appending)  # noqa: B010 - a method is put over another's on purpose
+    setattr(Prometheus, "grid", measuring)  # noqa: B010
     for name in WRITES:
         setattr(KubeCluster, name, _watched(name, getattr(KubeCluster, name), fate))
 
