@@ -33,8 +33,8 @@ from harness.core.event import Record
 from harness.ports.metrics import Series
 
 MEASURED = "torture_in_force"
-"""What Prometheus would be asked for a measured effect. Nothing scrapes the targets, so it is answered here: 1 from the
-first patch on."""
+"""What Prometheus would be asked for a measured effect. Nothing scrapes the targets, so it is answered here: 1 once
+the fault is injected."""
 WRITES = ("create", "replace", "patch", "delete")
 
 
@@ -48,11 +48,13 @@ class Fate:
         self._index = int(index) if self._kind != "count" else -1
         self._appends: list[str] = []
         self._writes: list[str] = []
-        self.patched_at = math.inf
+        self.injected_at = math.inf
 
     def appended(self, record: Record) -> None:
         """A journal line is durable."""
         self._appends.append(record.event.type)
+        if record.event.type == "inject.done":
+            self.injected_at = time.time()
         if self._kind == "append" and len(self._appends) == self._index:
             _die()
 
@@ -66,8 +68,6 @@ class Fate:
 
     def written(self) -> None:
         """A write's reply is there, and nobody knows yet."""
-        if self._writes[-1].startswith("patch"):
-            self.patched_at = min(self.patched_at, time.time())
         if self._kind == "held" and self._moment == "killed" and len(self._writes) == self._index:
             _die()
         if self._kind == "write" and self._moment == "after" and len(self._writes) == self._index:
@@ -97,7 +97,7 @@ def doom(fate: Fate) -> None:
         if query != MEASURED:
             return grid(metrics, query, start, end, step)
         instants = [start + number * step for number in range(round((end - start) / step) + 1)]
-        return [Series({}, tuple((at, float(at >= fate.patched_at)) for at in instants))]
+        return [Series({}, tuple((at, float(at >= fate.injected_at)) for at in instants))]
 
     setattr(FileJournal, "append", appending)  # noqa: B010 - a method is put over another's on purpose
     setattr(Prometheus, "grid", measuring)  # noqa: B010
