@@ -19,6 +19,9 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
 from harness.core.quantity import format_duration
+from harness.faults.config import Config, ConfigSpec
+from harness.faults.cpu_limit import CpuLimit, CpuLimitSpec
+from harness.faults.image import Image, ImageSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
@@ -36,6 +39,9 @@ class Entry:
 
 
 ENTRIES: tuple[Entry, ...] = (
+    Entry(Config(), ConfigSpec),
+    Entry(CpuLimit(), CpuLimitSpec),
+    Entry(Image(), ImageSpec),
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Scale(), ScaleSpec),
 )  # fmt: skip

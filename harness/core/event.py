@@ -74,6 +74,7 @@ class PodState(Fact):
     oom_kills: int = 0
     oom_killed_at: Dated | None = None
     memory_limit: str = ""
+    image: str = ""
 
 
 class RunStarted(Fact):
@@ -169,7 +170,8 @@ class InjectStarted(Fact):
 
 
 class InjectDone(Fact):
-    """How the write ended. `unknown` (lost reply) counts as injected and is undone."""
+    """How the write ended. `unknown` (a lost reply, or only some of several writes landed) counts as injected and is
+    undone."""
 
     type: Literal["inject.done"] = "inject.done"
     fault: str

@@ -22,10 +22,10 @@ def pod_state(pod: dict[str, Any], container: str) -> PodState:
         if (end := (found.get(where) or {}).get("terminated")) and end.get("reason") == "OOMKilled"
     ]
     stamps = [parse_utc(end["finishedAt"]) for end in ends if end.get("finishedAt")]
-    limit = next(
-        (c.get("resources", {}).get("limits", {}).get("memory", "") for c in pod.get("spec", {}).get("containers", [])
-         if c["name"] == container), "",
-    )  # fmt: skip
+    declared: dict[str, Any] = next(
+        (c for c in pod.get("spec", {}).get("containers", []) if c["name"] == container), {}
+    )
+    limit = declared.get("resources", {}).get("limits", {}).get("memory", "")
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions", []))
     return PodState(
         name=meta["name"],
@@ -36,4 +36,5 @@ def pod_state(pod: dict[str, Any], container: str) -> PodState:
         oom_kills=len(ends),
         oom_killed_at=max(stamps, default=None),
         memory_limit=str(limit),
+        image=str(declared.get("image", "")),
     )

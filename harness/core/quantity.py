@@ -1,4 +1,4 @@
-"""Durations and memory quantities as people write them: `90s`, `1h30m`, `250ms`, `48Mi`.
+"""Durations and quantities as people write them: `90s`, `1h30m`, `250ms`, `48Mi`, `250m` of a core.
 
 A bare number has no unit and is refused: "5" has meant seconds to one author and minutes to the next. A duration
 becomes seconds, whole milliseconds of at most a year; a memory quantity keeps the text that was written, because an
@@ -26,6 +26,9 @@ _MEMORY_FACTOR = {
     **{letter: Decimal(1000**power) for power, letter in enumerate("kMGTPE", 1)},
 }  # fmt: skip
 _MEMORY_WRITTEN = re.compile(r"^[0-9]+(?:\.[0-9]+)?(?:Ki|Mi|Gi|Ti|k|M|G|T)$")
+_CPU = re.compile(r"^([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([numkMG])|[eE]([+-]?[0-9]{1,2}))?$")
+_CPU_FACTOR = {unit: Decimal(1000) ** power for power, unit in enumerate(("n", "u", "m", "", "k", "M", "G"), -3)}
+_CPU_WRITTEN = re.compile(r"^[1-9][0-9]{0,6}m$")
 WRITTEN = {"written": True}
 """Validation context for data that came from outside (files, journals): there a bare number is not a duration."""
 
@@ -100,6 +103,25 @@ def parse_memory(text: object) -> int:
     return int(scaled.to_integral_value(ROUND_CEILING))
 
 
+def parse_cpu(text: object) -> int:
+    """Thousandths of a core in a Kubernetes CPU quantity ("500m" -> 500, "2" -> 2000), rounded up as Kubernetes does;
+    every spelling that the API server takes. Raises ValueError."""
+    match = _CPU.fullmatch(text) if isinstance(text, str) and len(text) <= 40 else None
+    if match is None:
+        raise ValueError(f"{_shown(text)} is not a CPU quantity; write thousandths of a core, like 250m")
+    number, unit, exponent = match.groups()
+    scaled = Decimal(number) * _CPU_FACTOR[unit or ""] * Decimal(10) ** int(exponent or 0)
+    return int((scaled * 1000).to_integral_value(ROUND_CEILING))
+
+
+def _cpu_text(text: object) -> str:
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        raise ValueError(f"{text!r} has no unit; write thousandths of a core, like {max(1, round(text * 1000))}m")
+    if not isinstance(text, str) or not _CPU_WRITTEN.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is not a CPU quantity; write thousandths of a core, like 250m")
+    return text
+
+
 def _memory_hint(text: object) -> str:
     form = "write bytes with a unit, like 64Mi or 1Gi"
     if not isinstance(text, str) or len(text) > 40:
@@ -139,6 +161,20 @@ Duration = Annotated[
     ),
 ]
 """Seconds, written with a unit."""
+
+Cpu = Annotated[
+    str,
+    BeforeValidator(_cpu_text),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _CPU_WRITTEN.pattern,
+            "description": "Thousandths of a CPU core, like 250m.",
+            "examples": ["250m"],
+        }
+    ),
+]
+"""A Kubernetes CPU quantity in thousandths of a core, kept as it was written."""
 
 Memory = Annotated[
     str,

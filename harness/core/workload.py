@@ -53,6 +53,27 @@ def check_at_rest(body: dict[str, Any]) -> None:
         )
 
 
+def check_rolls(body: dict[str, Any]) -> None:
+    """Refuse a workload whose pods do not follow its template there and back. A StatefulSet that goes on only when a
+    pod is ready waits for a broken one for ever, also when its template is put back
+    (https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback)."""
+    where = title(body)
+    if not _replaces_all(body):
+        raise Refused(
+            "pods-do-not-follow",
+            f"{where} does not replace all its pods when its template changes (OnDelete, or a partition)",
+            expected="a workload that rolls out what it declares, and the way back too",
+            remedy="drill another target, or let its update strategy be RollingUpdate without a partition",
+        )
+    if body["kind"] == "StatefulSet" and body["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady":
+        raise Refused(
+            "rollout-could-not-go-back",
+            f"{where} replaces a pod only when the one before is ready: broken pods would stay after the undo",
+            expected="a StatefulSet with podManagementPolicy: Parallel, or a Deployment",
+            remedy="drill another target, or have its owners declare podManagementPolicy: Parallel",
+        )
+
+
 def unsettled(body: dict[str, Any]) -> tuple[str, ...]:
     """Why it does not yet run what it declares; empty where it does."""
     status, wanted, where = body.get("status", {}), replicas(body), title(body)

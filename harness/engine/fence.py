@@ -4,11 +4,15 @@ The lock says who may write; it cannot stop what was about to be sent when its h
 object's version moves with every change of it. A fault's write is therefore bound to the versions that its targets had
 before the lock was last renewed, and whoever brings a fault back moves them, also where there was nothing to bring
 back. Of a write and its undo, the later one then knows of the earlier one, however long anything stood still.
+
+A fault may need several writes, and any of them may fail when others have landed. What has landed is kept, so that the
+fault is known to be in force in part, and a further attempt goes on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
@@ -19,30 +23,36 @@ LABEL = "drill.internal/fence"
 ATTEMPTS = 10
 """How often a write is tried whose target changed between the look at its version and the write."""
 Versions = dict[Ref, str]
+Landed = dict[tuple[str, Ref], list[Any]]
+"""The writes of a fault that took effect, by verb and object, each with its answer."""
 _VERSION = "/metadata/resourceVersion"
 _LABELS = "/metadata/labels"
 _LABEL = f"{_LABELS}/{LABEL.replace('/', '~1')}"
 
 
-def look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> Versions:
-    """The present versions of what the fault would write to, from a dry run of its write. Raises what that raises."""
-    seen: Versions = {}
-    _look(fault, undo, cluster, seen)
-    return seen
+def look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, landed: Landed | None = None) -> Versions:
+    """The present versions of what the fault would still write to, from a dry run of its write. Raises what that
+    raises."""
+    noted = _Noted(cluster, {} if landed is None else landed)
+    fault.apply(undo, cast("Cluster", noted), dry_run=True)
+    return noted.seen
 
 
-def apply(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions) -> None:
-    """The fault's write, bound to versions that were looked at before the lock was renewed. Raises what the fault
-    raises; Conflict where a target has changed since: nothing was written to it, and looking anew is safe."""
-    fault.apply(undo, cast("Cluster", _Bound(cluster, versions)))
+def apply(
+    fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions, landed: Landed | None = None
+) -> None:
+    """The fault's write, bound to versions that were looked at before the lock was renewed, without what has `landed`;
+    what lands is added to it, also where a later write fails. Raises what the fault raises; Conflict where a target has
+    changed since: nothing was written to it, and looking anew is safe."""
+    fault.apply(undo, cast("Cluster", _Bound(cluster, versions, {} if landed is None else landed)))
 
 
 def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
     """Undo a fault whose write may still be on its way, so that it fails if it arrives later. Raises what the undo
     raises, and what moving the versions does, a refusal aside: that is told in the outcome."""
     done = fault.undo(undo, cluster, force=force)
-    if done.outcome not in {"restored", "already"}:
-        return done
+    if done.outcome == "refused":
+        return done  # its record stays, and with it whoever comes next
     try:
         if _moved(fault, undo, cluster):
             return done
@@ -51,23 +61,20 @@ def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: 
         return UndoOutcome(done.outcome, told)
     # What the write was bound to has changed by somebody's hand: it has failed, or that somebody was the write.
     again = fault.undo(undo, cluster, force=force)
-    return done if again.outcome == "already" else again
-
-
-def _look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, seen: Versions) -> None:
-    fault.apply(undo, cast("Cluster", _Noted(cluster, seen)), dry_run=True)
+    return done if again.outcome in {"already", done.outcome} else again
 
 
 def _moved(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> bool:
-    """Move the version of each target; False where one had changed since the look at it, or would not take the
-    fault's write any more."""
-    seen: Versions = {}
+    """Move the version of each target; False where one had changed since the look at it, is gone, or would not take
+    the fault's write any more. None of that keeps the others from being moved."""
+    noted = _Tried(cluster, {})
     unchanged = True
     try:
-        _look(fault, undo, cluster, seen)
+        fault.apply(undo, cast("Cluster", noted), dry_run=True)
     except (Conflict, NotFound):
         unchanged = False
-    for ref, version in seen.items():
+    unchanged = unchanged and not noted.missed
+    for ref, version in noted.seen.items():
         unchanged = _move(ref, version, cluster) and unchanged
     return unchanged
 
@@ -97,27 +104,80 @@ class _Through:
         return getattr(self._cluster, name)
 
 
-class _Noted(_Through):
-    """Notes the version of whatever a dry run would patch."""
+class _Writes(_Through):
+    """Counts what lands. A write that has landed before is not made again: it is answered as it was then."""
 
-    def __init__(self, cluster: Cluster, seen: Versions) -> None:
+    def __init__(self, cluster: Cluster, landed: Landed) -> None:
         super().__init__(cluster)
-        self._seen = seen
+        self._landed = landed
+        self._answered: Counter[tuple[str, Ref]] = Counter()
+
+    def create(self, body: Json, *, dry_run: bool = False) -> Json:
+        ref = Ref(body["kind"], body["metadata"].get("namespace", ""), body["metadata"].get("name", ""))
+        made: Json = self._once("create", ref, lambda: self._cluster.create(body, dry_run=dry_run), dry_run=dry_run)
+        return made
+
+    def replace(self, body: Json) -> Json:
+        ref = Ref(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"])
+        made: Json = self._once("replace", ref, lambda: self._cluster.replace(body))
+        return made
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        answer = self._cluster.patch(ref, operations, dry_run=dry_run)
-        self._seen[ref] = answer["metadata"]["resourceVersion"]
+        act = lambda: self._patch(ref, operations, dry_run=dry_run)  # noqa: E731
+        made: Json = self._once("patch", ref, act, dry_run=dry_run)
+        return made
+
+    def delete(self, ref: Ref, *, uid: str = "") -> None:
+        self._once("delete", ref, lambda: self._cluster.delete(ref, uid=uid))
+
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+        return self._cluster.patch(ref, operations, dry_run=dry_run)
+
+    def _once(self, verb: str, ref: Ref, act: Callable[[], Any], *, dry_run: bool = False) -> Any:
+        answers, number = self._landed.get((verb, ref), []), self._answered[verb, ref]
+        self._answered[verb, ref] += 1
+        if number < len(answers):
+            return answers[number]
+        answer = act()
+        if not dry_run:
+            self._landed.setdefault((verb, ref), []).append(answer)
         return answer
 
 
-class _Bound(_Through):
+class _Noted(_Writes):
+    """Notes the version of whatever a dry run would patch."""
+
+    def __init__(self, cluster: Cluster, landed: Landed) -> None:
+        super().__init__(cluster, landed)
+        self.seen: Versions = {}
+
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+        answer = super()._patch(ref, operations, dry_run=dry_run)
+        self.seen[ref] = answer["metadata"]["resourceVersion"]
+        return answer
+
+
+class _Tried(_Noted):
+    """Goes on behind what a dry run could not patch, and remembers that there was such a thing."""
+
+    missed = False
+
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+        try:
+            return super()._patch(ref, operations, dry_run=dry_run)
+        except (Conflict, NotFound):
+            self.missed = True
+            return {"metadata": {"name": ref.name, "namespace": ref.namespace}}
+
+
+class _Bound(_Writes):
     """Patches objects at the versions given and at no other."""
 
-    def __init__(self, cluster: Cluster, versions: Versions) -> None:
-        super().__init__(cluster)
+    def __init__(self, cluster: Cluster, versions: Versions, landed: Landed) -> None:
+        super().__init__(cluster, landed)
         self._versions = dict(versions)
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
         if ref not in self._versions:
             raise Conflict(
                 "write-not-announced",
@@ -126,6 +186,6 @@ class _Bound(_Through):
                 remedy="correct `apply` of that fault",
             )
         bound = {"op": "test", "path": _VERSION, "value": self._versions[ref]}
-        answer = self._cluster.patch(ref, [bound, *operations], dry_run=dry_run)
+        answer = super()._patch(ref, [bound, *operations], dry_run=dry_run)
         self._versions[ref] = answer["metadata"]["resourceVersion"]
         return answer

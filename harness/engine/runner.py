@@ -178,9 +178,9 @@ class Runner:
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
 
-    def _look(self, plan: InjectionPlanned) -> fence.Versions | DrillError:
+    def _look(self, plan: InjectionPlanned, landed: fence.Landed | None = None) -> fence.Versions | DrillError:
         try:
-            return fence.look(self._context.faults[plan.kind], plan.undo, self._context.cluster)
+            return fence.look(self._context.faults[plan.kind], plan.undo, self._context.cluster, landed)
         except DrillError as error:
             return error
 
@@ -189,26 +189,33 @@ class Runner:
     ) -> tuple[Literal["done", "failed", "unknown"], str]:
         """Write at the versions that were looked at before the lock was renewed; how it ended, and its detail.
 
-        Targets also change by nobody's doing, in their status: then nothing was written, and look, renewal and write
-        are made once more.
+        Targets also change by nobody's doing, in their status: then that one was not written to, and look, renewal and
+        write are made once more. Where one of several writes has landed and another did not, the fault is in force in
+        part, and has not failed.
         """
         context, detail = self._context, ""
+        landed: fence.Landed = {}
         for _ in range(fence.ATTEMPTS):
             if isinstance(versions, DrillError):
-                return "failed", versions.fact  # a dry run has written nothing, whatever became of it
+                detail = versions.fact  # a dry run has written nothing, whatever became of it
+                break
             try:
-                fence.apply(context.faults[plan.kind], plan.undo, context.cluster, versions)
+                fence.apply(context.faults[plan.kind], plan.undo, context.cluster, versions, landed)
             except Conflict as error:
                 detail = error.fact
             except (Forbidden, Invalid, NotFound) as error:
-                return "failed", error.fact
+                detail = error.fact
+                break
             except Unreachable as error:
                 return "unknown", error.fact
             else:
                 return "done", ""
-            versions = self._look(plan)
+            versions = self._look(plan, landed)
             if not self._holds("injecting"):
                 break
+        if landed:
+            done = ", ".join(f"{verb} {ref}" for verb, ref in landed)
+            return "unknown", f"in force in part ({done}): {detail}"
         return "failed", detail
 
     def _holds(self, phase: str) -> bool:

@@ -15,7 +15,8 @@ from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
 from harness.core.experiment import FaultSpec, Frozen
-from harness.core.quantity import Duration, Memory, parse_memory
+from harness.core.limits import MEMORY
+from harness.core.quantity import Duration, Memory
 from harness.core.snapshot import snapshot
 from harness.core.workload import changes, check_at_rest, pod_labels, replicas
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
@@ -64,8 +65,7 @@ class MemoryLimit:
                 remedy=f"edit `deployment` of fault {spec.id}, or deploy it first",
             ) from error
         index, container = _container(body, spec)
-        before = container.get("resources", {}).get("limits", {}).get("memory")
-        _check_limit(spec, ref, before, container.get("resources", {}).get("requests", {}).get("memory"))
+        before = MEMORY.check_lower(container, str(ref), spec.limit, spec.id)
         check_at_rest(body)
         path = f"/spec/template/spec/containers/{index}/resources/limits/memory"
         return Plan(
@@ -144,7 +144,7 @@ class MemoryLimit:
         lowest: tuple[int, Bounds, int] | None = None
         for record, event in evidence.pods:
             for pod in event.pods:
-                if pod.uid in killed or pod.oom_killed_at is None or not _same(pod.memory_limit, spec.limit):
+                if pod.uid in killed or pod.oom_killed_at is None or not MEMORY.same(pod.memory_limit, spec.limit):
                     continue
                 at = Bounds(earliest=pod.oom_killed_at, latest=pod.oom_killed_at + 1.0)
                 at = at.clipped(not_before=evidence.injected.earliest, not_after=record.at)
@@ -178,48 +178,15 @@ def _container(body: Json, spec: MemoryLimitSpec) -> tuple[int, Json]:
     )
 
 
-def _check_limit(spec: MemoryLimitSpec, ref: Ref, before: str | None, request: str | None) -> None:
-    if before is None:
-        raise Refused(
-            "no-limit-to-lower",
-            f"container {spec.container} in {ref} has no memory limit",
-            expected="a container with a memory limit that can be lowered",
-            remedy="declare resources.limits.memory in its manifest",
-        )
-    if parse_memory(spec.limit) >= parse_memory(before):
-        raise BadInput(
-            "limit-not-lower",
-            f"fault {spec.id} sets {spec.limit}, but the limit of {ref} is {before} already",
-            expected=f"a limit below {before}",
-            remedy=f"edit `limit` of fault {spec.id}",
-        )
-    if request is not None and parse_memory(spec.limit) < parse_memory(request):
-        raise BadInput(
-            "limit-below-request",
-            f"fault {spec.id} sets {spec.limit}, below the container's memory request of {request}",
-            expected=f"a limit of at least {request}: the API server refuses anything lower",
-            remedy=f"raise `limit` of fault {spec.id} or lower the request in the manifest",
-        )
-
-
 def _limit_now(undo: UndoRecord, body: Json) -> str | None:
     for container in body["spec"]["template"]["spec"]["containers"]:
         if container["name"] == undo["container"]:
-            limit = container.get("resources", {}).get("limits", {}).get("memory")
-            return None if limit is None else str(limit)
+            return MEMORY.limit(container)
     return None
 
 
-def _same(one: str | None, other: str) -> bool:
-    """Whether two spellings mean the same size: the API server stores 65536Ki as 64Mi, and 1024Mi as 1Gi."""
-    try:
-        return one is not None and parse_memory(one) == parse_memory(other)
-    except ValueError:
-        return one == other
-
-
 def _is_ours(undo: UndoRecord, now: str | None) -> bool:
-    return _same(now, undo["after"])
+    return MEMORY.same(now, undo["after"])
 
 
 def _replaced(undo: UndoRecord, now: str | None) -> UndoOutcome:

@@ -4,6 +4,9 @@ A way back is plain data: for each value its place, what was there and what the 
 steps from the object's root; a step is a member's name, or `{"name": N}` for the item of that name in a list whose
 order may change (containers, variables). Every write is one JSON patch (RFC 6902) that tests all that it relies on, so
 that it either finds the world as the record has it or changes nothing.
+
+A member that holds nothing is no member: the API server leaves out empty lists and objects. So a holder that is not
+there is made for what comes into it, and goes with the last that leaves it.
 """
 
 from __future__ import annotations
@@ -37,38 +40,47 @@ Same = Callable[[Any, Any], bool]
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a path leads in an object as it is. `tests` hold the items' names; `value` is ABSENT where nothing is;
-    `is_item` says that it is an item of a list."""
+    `is_item` says that it is an item of a list. `holders` are the members on the way that are not there, each as its
+    pointer and what it is when it is empty."""
 
     pointer: str
     tests: tuple[Json, ...]
     value: Any
     is_item: bool
+    holders: tuple[tuple[str, Any], ...] = ()
 
 
 def place(body: Json, path: Sequence[Step]) -> Place | None:
-    """The place at a path; None where what would hold it is not there."""
+    """The place at a path; None where no member could hold it: an item that is not there, or a value that holds
+    nothing."""
     at: Any = body
-    pointer, tests = "", list[Json]()
+    pointer, tests, holders = "", list[Json](), list[tuple[str, Any]]()
     for depth, step in enumerate(path):
         is_last = depth == len(path) - 1
+        empty: Any = [] if not is_last and isinstance(path[depth + 1], dict) else {}
         if isinstance(step, dict):
             if not isinstance(at, list):
                 return None
             names = [one.get("name") if isinstance(one, dict) else None for one in at]
             index = names.index(step["name"]) if step["name"] in names else None
             if index is None:
-                return Place(f"{pointer}/-", tuple(tests), ABSENT, is_item=True) if is_last else None
+                end = Place(f"{pointer}/-", tuple(tests), ABSENT, is_item=True, holders=tuple(holders))
+                return end if is_last else None
             pointer += f"/{index}"
             at = at[index]
             tests.append({"op": "test", "path": f"{pointer}/name", "value": step["name"]})
         else:
             if not isinstance(at, dict):
                 return None
-            pointer += "/" + step.replace("~", "~0").replace("/", "~1")
-            if step not in at:
-                return Place(pointer, tuple(tests), ABSENT, is_item=False) if is_last else None
-            at = at[step]
-    return Place(pointer, tuple(tests), at, is_item=bool(path) and isinstance(path[-1], dict))
+            pointer += "/" + _token(step)
+            if step in at:
+                at = at[step]
+            elif is_last:
+                return Place(pointer, tuple(tests), ABSENT, is_item=False, holders=tuple(holders))
+            else:
+                holders.append((pointer, empty))
+                at = empty
+    return Place(pointer, tuple(tests), at, bool(path) and isinstance(path[-1], dict), tuple(holders))
 
 
 def written(path: Sequence[Step]) -> str:
@@ -82,10 +94,13 @@ def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> Undo
     Raises Refused where a path leads nowhere in the object, BadInput where a value is already what would be written.
     """
     found = []
+    holders: dict[str, Json] = {}
     for path, after in exchanges:
         at = place(body, path)
         if at is None:
             raise _nowhere(_title(body), path)
+        for back, (pointer, empty) in enumerate(reversed(at.holders), 1):
+            holders[pointer] = {"path": list(path[:-back]), "pointer": pointer, "empty": empty}
         if at.value is after or (ABSENT not in (at.value, after) and at.value == after):
             raise _already(_title(body), path, after)
         entry: Json = {"path": list(path), "pointer": at.pointer, "tests": list(at.tests), "is_item": at.is_item}
@@ -100,6 +115,8 @@ def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> Undo
         "uid": meta["uid"],
         "values": found,
     }
+    if holders:
+        record["holders"] = sorted(holders.values(), key=lambda one: len(one["path"]))
     if any(entry["is_item"] for entry in found) and "generation" in meta:
         record["generation"] = meta["generation"]
     return record
@@ -123,8 +140,9 @@ def exchange(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, dry_run: bo
         _Move(one["pointer"], tuple(one["tests"]), _value(one, "before"), _value(one, "after"), one["is_item"])
         for one in undo["values"]
     ]
+    holders = [(one["pointer"], one["empty"]) for one in undo.get("holders", ())]
     try:
-        cluster.patch(ref_of(undo), [*operations, *_in_order(moves)], dry_run=dry_run)
+        cluster.patch(ref_of(undo), [*operations, *_in_order(moves, holders)], dry_run=dry_run)
     except Conflict:
         if not dry_run:
             body = cluster.get(ref_of(undo))
@@ -155,7 +173,7 @@ def restore(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, force: bool 
         due = changed if force else [(one, now) for one, now in changed if _is(one, "after", now, same)]
         try:
             if due:
-                cluster.patch(ref, [_identity(undo), *_in_order([_back(ref, body, one, now) for one, now in due])])
+                cluster.patch(ref, [_identity(undo), *_restoring(undo, body, due)])
         except Conflict:
             continue  # changed between the read and the write: look again
         done = ", ".join(f"{written(one['path'])} {_shown(now)} -> {_shown(_value(one, 'before'))}" for one, now in due)
@@ -183,14 +201,17 @@ class _Move:
     length: int = 0
 
 
-def _in_order(moves: Sequence[_Move]) -> list[Json]:
+def _in_order(moves: Sequence[_Move], holders: Sequence[tuple[str, Any]]) -> list[Json]:
     """The operations: first all tests, then what keeps its place, then what goes (last first) and what comes (first
-    first), so that no index is moved before it is used."""
+    first), so that no index is moved before it is used. `holders` are made before anything comes."""
     tests = [test for move in moves for test in move.tests]
+    outermost = [pointer for pointer, _ in holders if not any(pointer.startswith(f"{one}/") for one, _ in holders)]
+    tests += [{"op": "test", "path": pointer, "value": None} for pointer in outermost]
+    inside = tuple(f"{pointer}/" for pointer in outermost)
     tests += [
         {"op": "test", "path": move.pointer, "value": None if move.now is ABSENT else move.now}
         for move in moves
-        if not (move.is_item and move.now is ABSENT)
+        if not (move.is_item and move.now is ABSENT) and not move.pointer.startswith(inside)
     ]
     goes = [move for move in moves if move.then is ABSENT]
     comes = [move for move in moves if move.now is ABSENT and move.then is not ABSENT]
@@ -210,8 +231,34 @@ def _in_order(moves: Sequence[_Move]) -> list[Json]:
         *tests,
         *({"op": "replace", "path": move.pointer, "value": move.then} for move in stays),
         *({"op": "remove", "path": move.pointer} for move in goes),
+        *({"op": "add", "path": pointer, "value": empty} for pointer, empty in holders),
         *added,
     ]
+
+
+def _restoring(undo: UndoRecord, body: Json, due: Sequence[tuple[Json, Any]]) -> list[Json]:
+    """The operations that put values back. Holders that the fault made go with the last that it wrote into them, and
+    those that went with what it took away are made again."""
+    ref = ref_of(undo)
+    places = [_there(ref, body, one) for one, _ in due]
+    moves = [_back(body, one, now, at) for (one, now), at in zip(due, places, strict=True)]
+    missing = dict(holder for at in places for holder in at.holders)
+    operations = _in_order(moves, list(missing.items()))
+    gone = [move.pointer for move in moves if move.then is ABSENT]
+    for one in reversed(undo.get("holders", ())):
+        holder = place(body, one["path"])
+        if holder is None or holder.value is ABSENT:
+            continue
+        leaving = [pointer for pointer in gone if _parent(pointer) == holder.pointer]
+        if leaving and len(leaving) == len(holder.value):
+            operations.insert(0, {"op": "test", "path": holder.pointer, "value": holder.value})
+            operations.append({"op": "remove", "path": holder.pointer})
+            gone.append(holder.pointer)
+    return operations
+
+
+def _token(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")
 
 
 def _parent(pointer: str) -> str:
@@ -223,12 +270,16 @@ def _position(pointer: str) -> tuple[str, int]:
     return _parent(pointer), int(last) if last.isdigit() else -1
 
 
-def _back(ref: Ref, body: Json, one: Json, now: Any) -> _Move:
+def _there(ref: Ref, body: Json, one: Json) -> Place:
     at = place(body, one["path"])
     if at is None:
         raise _nowhere(str(ref), one["path"])
+    return at
+
+
+def _back(body: Json, one: Json, now: Any, at: Place) -> _Move:
     holder = place(body, one["path"][:-1]) if at.is_item else None
-    length = 0 if holder is None else len(holder.value)
+    length = 0 if holder is None or holder.value is ABSENT else len(holder.value)
     return _Move(at.pointer, at.tests, now, _value(one, "before"), at.is_item, one.get("index"), length)
 
 

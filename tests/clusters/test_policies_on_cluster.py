@@ -24,6 +24,7 @@ import yaml
 from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
 from harness.engine import fence
+from harness.faults.config import RESTART
 from harness.ports.cluster import Forbidden, Ref
 from tests.accounts import kubeconfig_of
 
@@ -146,7 +147,7 @@ def area(local_access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iter
     made.ways["somebody"] = kubeconfig_of(local_access, "somebody", folder, namespace=made.namespace)
     made.make(
         workload("Deployment", "app", 2), workload("Deployment", "large", 30), workload("StatefulSet", "db", 2),
-        config_map("theirs"), config_map("record", **UNDO),
+        config_map("theirs"), config_map("record", **UNDO), config_map("settings", app="x"),
     )  # fmt: skip
     until_refused(made)
     yield made
@@ -164,6 +165,7 @@ def until_refused(made: Try) -> None:
 
 CONTAINER = "/spec/template/spec/containers/0"
 SPEC = "/spec/template/spec"
+ANNOTATIONS = "/spec/template/metadata/annotations"
 TARGETS = (("Deployment", "app"), ("StatefulSet", "db"))
 
 
@@ -180,9 +182,16 @@ def test_resources_environment_and_replicas_may_change(area: Try, who: str, targ
         op(f"{CONTAINER}/resources/limits/memory", "32Mi"),
         op(f"{CONTAINER}/env", [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]),
         op(f"{SPEC}/initContainers/0/resources", {"limits": {"cpu": "1"}}),
+        op(f"{CONTAINER}/image", "drill.internal/nothing:2"),
+        op(f"{CONTAINER}/image", f"registry.invalid/drill.internal/nothing@sha256:{'0' * 64}"),
+        op(f"{CONTAINER}/image", "a.b.invalid/drill.internal/nothing"),
+        op(f"{CONTAINER}/image", "drill.internal/nothing:1"),
         op("/spec/replicas", 0),
         op("/spec/replicas", 20),
         op("/spec/replicas", 2),
+        op(ANNOTATIONS, {RESTART: "a"}),
+        op(f"{ANNOTATIONS}/{RESTART.replace('/', '~1')}", "b"),
+        {"op": "remove", "path": ANNOTATIONS},
     ):
         with area.adapter(who) as cluster:
             cluster.patch(Ref(target[0], area.namespace, target[1]), [one])
@@ -191,6 +200,13 @@ def test_resources_environment_and_replicas_may_change(area: Try, who: str, targ
 FORBIDDEN = {
     "containers": [
         op(f"{CONTAINER}/image", "evil:1"),
+        op(f"{CONTAINER}/image", "drill.internal/nothing/evil:1"),
+        op(f"{CONTAINER}/image", "drill.internal/nothings:1"),
+        op(f"{CONTAINER}/image", "evil.example.org/drill.internal/nothing:1"),
+        op(f"{CONTAINER}/image", "drill.internal:5000/nothing:1"),
+        op(f"{CONTAINER}/image", "registry.invalid/evil:1"),
+        op(f"{CONTAINER}/image", "registry.invalid.example.org/drill.internal/nothing:1"),
+        op(f"{CONTAINER}/image", "notinvalid/drill.internal/nothing:1"),
         op(f"{CONTAINER}/command", ["/bin/sh"]),
         op(f"{CONTAINER}/args", ["-c", "id"]),
         op(f"{CONTAINER}/name", "other"),
@@ -205,6 +221,7 @@ FORBIDDEN = {
     ],
     "init containers": [
         op(f"{SPEC}/initContainers/0/image", "evil:1"),
+        op(f"{SPEC}/initContainers/0/image", "drill.internal/nothing:2"),
         op(f"{SPEC}/initContainers/-", {"name": "second", "image": "evil:1"}),
         {"op": "remove", "path": f"{SPEC}/initContainers"},
     ],
@@ -224,7 +241,10 @@ FORBIDDEN = {
     ],
     "workloads": [
         op("/spec/template/metadata/labels/more", "1"),
-        op("/spec/template/metadata/annotations", {"a": "1"}),
+        op(ANNOTATIONS, {"a": "1"}),
+        op(ANNOTATIONS, {RESTART: "1", "a": "1"}),
+        op(ANNOTATIONS, {f"{RESTART}s": "1"}),
+        op("/metadata/annotations", {RESTART: "1"}),
         op("/metadata/labels", {"a": "1"}),
         op("/metadata/finalizers", ["example.org/stuck"]),
         op(
@@ -245,6 +265,17 @@ def test_nothing_else_may_change(area: Try, who: str, what: str, target: tuple[s
             extra = [op(f"{SPEC}/volumes", [{"name": "x", "emptyDir": {}}])] if "volumeMounts" in one["path"] else []
             with pytest.raises(Forbidden, match="a drill leaves"):
                 cluster.patch(Ref(target[0], area.namespace, target[1]), [*extra, one])
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_an_image_that_is_nowhere_leads_back_and_nowhere_else(area: Try, who: str) -> None:
+    ref = Ref("Deployment", area.namespace, "app")
+    with area.adapter(who) as cluster:
+        cluster.patch(ref, [op(f"{CONTAINER}/image", "registry.invalid/drill.internal/nothing:9")])
+        for other in ("evil:1", "registry.invalid/evil:1", "nothing:1", "x.invalid/nothing:1"):
+            with pytest.raises(Forbidden, match="a drill leaves containers"):
+                cluster.patch(ref, [op(f"{CONTAINER}/image", other)])
+        cluster.patch(ref, [op(f"{CONTAINER}/image", "drill.internal/nothing:1")])
 
 
 @pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
@@ -272,6 +303,26 @@ def test_of_labels_only_the_fence_comes_and_goes(area: Try, who: str, target: tu
                     cluster.patch(ref, [one])
     finally:
         area.passes("somebody", *area.patch(target[1], {"op": "remove", "path": "/metadata/labels"}, kind=target[0].lower()))  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_annotations_of_others_neither_change_nor_go_with_ours(area: Try, who: str) -> None:
+    area.passes("somebody", *area.patch("app", op(ANNOTATIONS, {"theirs": "1"})))
+    try:
+        with area.adapter(who) as cluster:
+            ref = Ref("Deployment", area.namespace, "app")
+            for one in (
+                op(ANNOTATIONS, {RESTART: "1"}),
+                op(f"{ANNOTATIONS}/theirs", "2"),
+                {"op": "remove", "path": ANNOTATIONS},
+            ):
+                with pytest.raises(Forbidden, match="a drill leaves"):
+                    cluster.patch(ref, [one])
+            ours = f"{ANNOTATIONS}/{RESTART.replace('/', '~1')}"
+            cluster.patch(ref, [op(ours, "1")])
+            cluster.patch(ref, [{"op": "remove", "path": ours}])
+    finally:
+        area.passes("somebody", *area.patch("app", {"op": "remove", "path": ANNOTATIONS}))
 
 
 def test_it_is_the_policy_that_refuses(area: Try) -> None:
@@ -323,6 +374,9 @@ def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(ar
         area.refused(missing, "drill-runner", *lower)
         area.refused(missing, "drill-runner", "scale", "deployment/app", "--replicas=1")
         area.refused(missing, "drill-runner", "scale", "statefulset/db", "--replicas=1")
+        configured = area.patch(SETTINGS, op("/data/a", "1"), kind="configmap")
+        area.refused("by the runner where the namespace has opted in", "drill-runner", *configured)
+        area.passes("drill-sweeper", *configured)
         area.passes("drill-sweeper", *lower)
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=1")
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=2")
@@ -403,13 +457,104 @@ def test_no_other_config_map_becomes_a_record(area: Try) -> None:
 
 
 @pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper", "drill-autopilot"])
-def test_the_harness_leaves_config_maps_of_others_alone(area: Try, who: str) -> None:
+def test_the_harness_neither_makes_nor_removes_config_maps_of_others(area: Try, who: str) -> None:
     label = "only ConfigMaps that carry a label of its own"
     area.refused(label, who, "delete", "configmap", "theirs")
     area.refused(label, who, "create", "-f", "-", body=config_map("new", app="x"))
-    area.refused(label, who, *area.patch("theirs", op("/data/a", "3"), kind="configmap"))
     taken = area.patch("theirs", op("/metadata/labels", {"drill.internal/other": "true"}), kind="configmap")
     area.refused("takes no ConfigMap of others", who, *taken)
+
+
+FENCE = f"/metadata/labels/{fence.LABEL.replace('/', '~1')}"
+SETTINGS = "settings"
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_texts_of_config_maps_may_change_and_go_back(area: Try, who: str) -> None:
+    with area.adapter(who) as cluster:
+        ref = Ref("ConfigMap", area.namespace, SETTINGS)
+        for one in (
+            op("/data/a", "2"),
+            op("/data/b", "new"),
+            {"op": "remove", "path": "/data/a"},
+            {"op": "remove", "path": "/data/b"},
+            op("/data", {"a": "1"}),
+            op(FENCE, "1"),
+            op(FENCE, "2"),
+            {"op": "remove", "path": FENCE},
+        ):
+            cluster.patch(ref, [one])
+    with area.adapter("somebody") as cluster:
+        body = cluster.get(ref)
+    assert (body["data"], body["metadata"]["labels"]) == ({"a": "1"}, {"app": "x"})
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+@pytest.mark.parametrize(
+    "one",
+    [
+        op("/binaryData", {"c": "AAAA"}),
+        op("/immutable", value=True),
+        op("/metadata/labels/app", "y"),
+        op("/metadata/labels/more", "1"),
+        {"op": "remove", "path": "/metadata/labels/app"},
+        op("/metadata/annotations", {"a": "1"}),
+        op("/metadata/finalizers", ["example.org/stuck"]),
+        op(
+            "/metadata/ownerReferences",
+            [{"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000000"}],
+        ),
+    ],
+)
+def test_nothing_else_of_a_config_map_may_change(area: Try, who: str, one: dict[str, Any]) -> None:
+    with area.adapter(who) as cluster:
+        for more in ([], [op("/data/a", "3")]):
+            with pytest.raises(Forbidden, match="leaves everything else of it"):
+                cluster.patch(Ref("ConfigMap", area.namespace, SETTINGS), [one, *more])
+
+
+def test_who_is_neither_runner_nor_sweeper_changes_no_config_map_of_others(area: Try) -> None:
+    by_whom = "are changed by the sweeper, and by the runner"
+    area.refused(by_whom, "drill-autopilot", *area.patch(SETTINGS, op("/data/a", "3"), kind="configmap"))
+    area.refused(by_whom, "drill-autopilot", *area.patch(SETTINGS, op(FENCE, "3"), kind="configmap"))
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_the_fence_makes_no_config_map_the_harness_own(area: Try, who: str) -> None:
+    label = "only ConfigMaps that carry a label of its own"
+    with area.adapter(who) as cluster:
+        ref = Ref("ConfigMap", area.namespace, SETTINGS)
+        cluster.patch(ref, [op(FENCE, "1")])
+        try:
+            with pytest.raises(Forbidden, match=label):
+                cluster.delete(ref)
+            with pytest.raises(Forbidden, match="takes no ConfigMap of others"):
+                cluster.patch(ref, [op("/metadata/labels/drill.internal~1inbox", "true")])
+            with pytest.raises(Forbidden, match="takes no ConfigMap of others"):
+                cluster.patch(ref, [op("/metadata/labels/drill.internal~1other", "true")])
+            with pytest.raises(Forbidden, match="leaves everything else of it"):
+                cluster.patch(ref, [op("/binaryData", {"c": "AAAA"})])
+        finally:
+            cluster.patch(ref, [{"op": "remove", "path": FENCE}])
+        made = config_map("new", drill_internal__fence="1")
+        made["metadata"]["namespace"] = area.namespace
+        with pytest.raises(Forbidden, match=label):
+            cluster.create(made)
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_what_the_cluster_publishes_is_no_setting(area: Try, who: str) -> None:
+    with area.adapter(who) as cluster, pytest.raises(Forbidden, match="leaves everything else of it"):
+        cluster.patch(Ref("ConfigMap", area.namespace, "kube-root-ca.crt"), [op("/data/ca.crt", "mine")])
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_what_is_the_harness_own_is_given_to_nobody(area: Try, who: str) -> None:
+    name = f"drill-own-{who}"
+    area.passes(who, "create", "-f", "-", body=config_map(name, drill_internal__other="true"))
+    given = area.patch(name, op("/metadata/labels", {fence.LABEL: "1"}), kind="configmap")
+    area.refused("and gives none away", who, *given)
+    area.passes(who, "delete", "configmap", name)
 
 
 def test_a_namespace_goes_with_the_records_in_it(area: Try) -> None:

@@ -15,6 +15,7 @@ from harness.core.quantity import (
     Duration,
     Memory,
     format_duration,
+    parse_cpu,
     parse_duration,
     parse_memory,
 )
@@ -108,3 +109,18 @@ def test_memory_is_kept_as_it_was_written(number: int, unit: str) -> None:
     assert MEMORY.validate_python(text) == text
     assert MEMORY.dump_python(MEMORY.validate_python(text)) == text
     assert re.search(MEMORY.json_schema()["pattern"], text)
+
+
+@pytest.mark.parametrize(
+    ("text", "thousandths"),
+    [("250m", 250), ("2", 2000), ("0.5", 500), (".5", 500), ("1e-1", 100), ("100u", 1), ("1500000n", 2), ("1k", 10**6),
+     ("0.0001", 1), ("0", 0)],
+)  # fmt: skip
+def test_cpu_as_the_api_server_reads_it(text: str, thousandths: int) -> None:
+    assert parse_cpu(text) == thousandths
+
+
+@pytest.mark.parametrize("text", ["", "m", "1Mi", "-1", "1m2", "2 cores", 250, None, "1" * 41])
+def test_what_is_no_cpu_quantity_is_told(text: object) -> None:
+    with pytest.raises(ValueError, match="write thousandths of a core, like 250m"):
+        parse_cpu(text)

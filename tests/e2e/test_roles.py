@@ -55,6 +55,9 @@ NOT_USED_HERE: dict[Right, str] = {
     Right(RUNNER, "list", "horizontalpodautoscalers.autoscaling", NAMESPACE): "the plan of the fault `scale`",
     Right(SWEEPER, "get", "statefulsets.apps", NAMESPACE): "the undo of the fault `scale` on a StatefulSet",
     Right(SWEEPER, "patch", "statefulsets.apps", NAMESPACE): "the undo of the fault `scale` on a StatefulSet",
+    Right(RUNNER, "patch", "configmaps", NAMESPACE): "the fault `config` on a ConfigMap",
+    Right(SWEEPER, "get", "configmaps", NAMESPACE): "the undo of the fault `config` on a ConfigMap",
+    Right(SWEEPER, "patch", "configmaps", NAMESPACE): "the undo of the fault `config` on a ConfigMap",
     **{
         Right(account, verb, "undorecords.drill.internal", NAMESPACE): "asked for by a policy, not by a request"
         for account in (RUNNER, SWEEPER)

@@ -93,17 +93,19 @@ def _is_in_a_pod(process: Path) -> bool:
 
 def armed(target: Target, literal: str) -> Target:
     """The target with one canary out of a Secret, and another written plainly wherever people write such things."""
-    (body,) = copy.deepcopy(target.manifests)
+    manifests = copy.deepcopy(target.manifests)
+    body = next(one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"})
     body["metadata"]["annotations"]["note"] = literal
     template = body["spec"]["template"]
     template["metadata"]["annotations"] = {"note": literal}
     container = template["spec"]["containers"][0]
     container["args"] = [literal]
     container["env"] = [
+        *container.get("env", ()),
         {"name": "PLAIN", "value": literal},
         {"name": "KEPT", "valueFrom": {"secretKeyRef": {"name": "canary", "key": "token"}}},
     ]
-    return replace(target, manifests=(body,))
+    return replace(target, manifests=manifests)
 
 
 class Planting(Torture):
@@ -140,7 +142,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
         while_dead = list(objects(torture, room))
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
-        run = torture._drill("run", str(torture._experiment(target, room)), "--no-setup", "--runs", str(well))
+        run = torture.lives(target, room, well.name)
         judged = torture.drill("judge", str(well / "latest"))
         after = list(objects(torture, room))
         assert torture._declared(target, room) == before

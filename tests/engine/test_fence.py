@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from harness.catalog import faults
-from harness.core.event import InjectDone, InjectStarted, RunEnded, StopAsked
+from harness.core.errors import DrillError
+from harness.core.event import InjectDone, InjectStarted, RunEnded, StopAsked, UndoDone
 from harness.core.experiment import FaultSpec
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
 from harness.engine.sweeper import EVERY, REVERTS_WITHIN, Sweeper
-from harness.ports.cluster import Conflict, Json, Ref
+from harness.faults.config import RESTART
+from harness.ports.cluster import Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
 from tests.fakes.cluster import FakeCluster, lost_reply
 from tests.fakes.comers import declared, leftovers
 from tests.fakes.drill import FAULTS, Drill, experiment_data
-from tests.fakes.world import NAMESPACE, WORKER, Killed, World, Written
+from tests.fakes.world import NAMESPACE, SETTINGS, WORKER, Killed, World, Written
 
 every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
 
 
-def hold_up(drill: Drill, *, killed: bool = False) -> None:
-    """Let the run's process stand still between the renewal of its lock and its write, until the sweeper took its
-    record for undone; `killed` right behind the write, whatever became of it."""
+def hold_up(drill: Drill, *, killed: bool = False, landed: int = 0) -> None:
+    """Let the run's process stand still between the renewal of its lock and its write, when that many of the fault's
+    writes have landed, until the sweeper took its record for undone; `killed` right behind the write, whatever became
+    of it."""
     world = drill.world
     said: list[str] = []
+    patches: list[int] = []
 
     def wait(seconds: float) -> bool:
         world.run_for(seconds)  # and the run's own keeper stands still
         return True
 
     def around(written: Written) -> None:
-        if written.what != "patch Deployment" or written.after:
+        if not written.what.startswith("patch ") or written.after:
+            return
+        patches.append(written.index)
+        if len(patches) <= landed:
             return
         world.cluster.around = lambda _: None
         sweeper = Sweeper(world.cluster, faults(), world.clock, "sweeper", wait, said.append)
@@ -50,9 +57,9 @@ def hold_up(drill: Drill, *, killed: bool = False) -> None:
     world.cluster.around = around
 
 
-def limits(world: World) -> tuple[Any, Any]:
-    spec = world.deployment["spec"]
-    return spec["replicas"], spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+def targets(world: World) -> list[Json]:
+    """What the faults change, as it is declared."""
+    return [snapshot(world.deployment), snapshot(FakeCluster.get(world.cluster, SETTINGS))]
 
 
 @every_fault
@@ -87,17 +94,17 @@ def test_killed_right_behind_the_write_that_was_held_up_nothing_is_left(kind: st
 def test_it_is_the_moved_version_that_refuses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fence, "_move", lambda *_: True)
     alive = Drill(data=experiment_data(kind))
-    before = limits(alive.world)
+    before = targets(alive.world)
     hold_up(alive)
     history = alive.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["done"]
-    assert limits(alive.world) == before, "it learns that its lock is gone, and undoes"
+    assert targets(alive.world) == before, "it learns that its lock is gone, and undoes"
     dead = Drill(data=experiment_data(kind))
     hold_up(dead, killed=True)
     with pytest.raises(Killed):
         dead.run()
     dead.world.cluster.dead = False
-    assert limits(dead.world) != before
+    assert targets(dead.world) != before
     assert leftovers(dead.world) == [], "and nothing in the cluster tells of it"
 
 
@@ -113,12 +120,17 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
             sent.append((ref, list(operations)))
         return real(ref, operations, dry_run=dry_run)
 
+    probe = World()
+    fault, undo = planned(probe, kind)
+    *_, last = fence.look(fault, undo, probe.cluster)
     cluster.patch = patch  # type: ignore[method-assign]
-    cluster.fail_write("patch", "Deployment", lost_reply())
+    cluster.fail_write("patch", last.kind, lost_reply())
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
-    with pytest.raises(Conflict):
-        FakeCluster.patch(cluster, *sent[0])
+    (write,) = [index for index, (ref, _) in enumerate(sent) if ref == last][:1]
+    for one in sent[: write + 1]:
+        with pytest.raises(Conflict):
+            FakeCluster.patch(cluster, *one)
     assert declared(drill.world) == before
     assert leftovers(drill.world) == []
 
@@ -188,31 +200,159 @@ def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str]
 
 
 @every_fault
-@pytest.mark.parametrize(("writes", "lands"), [(0, True), (1, False), (2, False)])
+@pytest.mark.parametrize(("when", "lands"), [("first", True), ("second", False), ("behind", False)])
 def test_a_write_that_arrives_while_it_is_being_undone_is_undone_or_refused(
-    kind: str, writes: int, *, lands: bool
+    kind: str, when: str, *, lands: bool
 ) -> None:
-    """It arrives once that many writes of the undo were made, when there was nothing to undo yet."""
+    """It arrives before one of the writes of an undo that had nothing to undo, or behind all of them."""
     world = World()
     fault, undo = planned(world, kind)
-    before, versions = snapshot(world.deployment), fence.look(fault, undo, world.cluster)
+    before, versions = targets(world), fence.look(fault, undo, world.cluster)
+    arrived: list[bool] = []
+
+    def arrive() -> None:
+        world.cluster.around = lambda _: None
+        arrived.append(lands_now(lambda: fence.apply(fault, undo, world.cluster, versions)))
+
+    at = world.cluster.sent + ["first", "second", "behind"].index(when)
+    if when != "behind":
+        world.cluster.around = lambda one: arrive() if (one.index, one.after) == (at, False) else None
+    assert fence.bring_back(fault, undo, world.cluster).outcome == ("restored" if lands else "already")
+    if when == "behind":
+        arrive()
+    assert arrived == [lands]
+    assert targets(world) == before
+
+
+def lands_now(write: Callable[[], None]) -> bool:
+    try:
+        write()
+    except Conflict:
+        return False
+    return True
+
+
+# A fault of several writes
+
+SEVERAL = "config"
+
+
+def begun(world: World) -> tuple[Any, dict[str, Any], fence.Versions, fence.Landed]:
+    """A fault whose first write has landed and whose second has not."""
+    fault, undo = planned(world, SEVERAL)
+    versions, landed = fence.look(fault, undo, world.cluster), fence.Landed()
+    world.cluster.fail_write("patch", "Deployment", lost_reply())
+    with pytest.raises(OutcomeUnknown):
+        fence.apply(fault, undo, world.cluster, versions, landed)
+    assert list(landed) == [("patch", SETTINGS)]
+    return fault, undo, versions, landed
+
+
+@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("gone", [False, True], ids=["all there", "the first is gone"])
+def test_the_second_write_that_arrives_while_both_are_undone_is_undone_or_refused(writes: int, *, gone: bool) -> None:
+    """It arrives once that many writes of the undo were made; with the first object gone the undo makes two."""
+    world = World()
+    before = targets(world)
+    fault, undo, versions, landed = begun(world)
+    if gone:
+        world.cluster.drop(SETTINGS)
     first, arrived = world.cluster.sent, list[bool]()
 
     def arrive() -> None:
         world.cluster.around = lambda _: None
-        try:
-            fence.apply(fault, undo, world.cluster, versions)
-        except Conflict:
-            arrived.append(False)
-        else:
-            arrived.append(True)
+        arrived.append(lands_now(lambda: fence.apply(fault, undo, world.cluster, versions, landed)))
 
     world.cluster.around = lambda one: arrive() if (one.index, one.after) == (first + writes, False) else None
-    assert fence.bring_back(fault, undo, world.cluster).outcome == ("restored" if lands else "already")
-    if writes == 2:
+    outcome = fence.bring_back(fault, undo, world.cluster).outcome
+    assert outcome == ("vanished" if gone else "restored")
+    if not arrived:
         arrive()
-    assert arrived == [lands]
-    assert snapshot(world.deployment) == before
+    assert arrived == [writes <= (0 if gone else 3)]
+    assert snapshot(world.deployment) == before[0]
+    assert gone or targets(world) == before
+
+
+REFUSALS = [
+    Forbidden("forbidden", "the policy says no", expected="a yes", remedy="ask"),
+    Invalid("invalid", "no such field", expected="a field", remedy="look"),
+    NotFound("not-found", "it is gone", expected="it", remedy="look"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_fault_of_which_one_write_landed_has_not_failed(error: DrillError) -> None:
+    drill = Drill(data=experiment_data(SEVERAL))
+    before = declared(drill.world)
+    drill.world.cluster.fail_write("patch", "Deployment", error)
+    history = drill.run()
+    (done,) = history.all(InjectDone)
+    assert done.outcome == "unknown"
+    assert done.detail == f"in force in part (patch configmap/worker in shop): {error.fact}"
+    assert [undone.outcome for undone in history.all(UndoDone)] == ["restored"]
+    assert history.is_clean
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
+    assert judge(drill.experiment, history).verdict is not Verdict.MET
+
+
+def test_a_target_that_never_rests_behind_one_that_was_written_is_not_taken_for_untouched() -> None:
+    drill = Drill(data=experiment_data(SEVERAL))
+    world, before = drill.world, declared(drill.world)
+
+    def around(written: Written) -> None:
+        if written.what == "patch Deployment" and not written.after and not drill.history.all(InjectDone):
+            body = world.deployment
+            world.cluster.put({**body, "status": {**body["status"], "collisionCount": written.index}})
+
+    world.cluster.around = around
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
+    assert [call.ref.kind for call in world.cluster.writes() if call.verb == "patch"].count("Deployment") >= 10
+    assert declared(world) == before
+    assert leftovers(world) == []
+
+
+def test_somebody_elses_change_between_two_writes_is_kept_and_told() -> None:
+    drill = Drill(data=experiment_data(SEVERAL))
+    world = drill.world
+
+    def around(written: Written) -> None:
+        if written.what == "patch Deployment" and not written.after:
+            world.cluster.around = lambda _: None
+            body = world.deployment
+            body["spec"]["template"]["metadata"]["annotations"] = {RESTART: "theirs"}
+            world.cluster.put(body)
+
+    world.cluster.around = around
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
+    assert [undone.outcome for undone in history.all(UndoDone)] == ["refused"]
+    assert "theirs" in history.all(UndoDone)[0].detail
+    assert FakeCluster.get(world.cluster, SETTINGS)["data"] == {"MODE": "fast", "BATCH": "10"}
+    assert world.deployment["spec"]["template"]["metadata"]["annotations"] == {RESTART: "theirs"}
+
+
+def test_the_second_write_that_was_held_up_past_its_lock_is_refused() -> None:
+    drill = Drill(data=experiment_data(SEVERAL))
+    before = declared(drill.world)
+    hold_up(drill, landed=1)
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
+    assert history.all(StopAsked)[0].by == "the lock"
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
+
+
+def test_killed_right_behind_the_second_write_that_was_held_up_nothing_is_left() -> None:
+    drill = Drill(data=experiment_data(SEVERAL))
+    before = declared(drill.world)
+    hold_up(drill, killed=True, landed=1)
+    with pytest.raises(Killed):
+        drill.run()
+    drill.world.cluster.dead = False
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
 
 
 def test_where_the_version_may_not_be_moved_the_undo_counts_and_says_so() -> None:
@@ -222,7 +362,7 @@ def test_where_the_version_may_not_be_moved_the_undo_counts_and_says_so() -> Non
     with pytest.raises(Killed):
         drill.run()
     world.cluster.dead = False
-    before = limits(World())
+    before = targets(World())
 
     def no_labels(call: Any, _: Json | None, after: Json | None) -> str | None:
         labelled = after is not None and fence.LABEL in (after["metadata"].get("labels") or {})
@@ -238,7 +378,7 @@ def test_where_the_version_may_not_be_moved_the_undo_counts_and_says_so() -> Non
     assert (done.outcome, done.clean) == ("restored", True)
     assert "not kept out" in done.detail
     assert "no labels here" in done.detail
-    assert limits(world) == before
+    assert targets(world) == before
     assert undo_records.load(world.cluster, NAMESPACE) == []
 
 

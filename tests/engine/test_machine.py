@@ -39,7 +39,7 @@ from harness.engine.lease import NAME as LOCK
 from tests.fakes.cluster import FakeCluster, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
 from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set_replicas
-from tests.fakes.world import NAMESPACE, STEP, WORKER, Killed, World
+from tests.fakes.world import NAMESPACE, SETTINGS, STEP, WORKER, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
 FOREIGN = 4
@@ -116,7 +116,7 @@ class Connection:
                 raise lost_reply()
             answer = act(*args, **options)
             self._watcher.written(self._name)
-            if name == "patch" and kind == "Deployment" and order != "hold":
+            if name == "patch" and order != "hold":
                 self._has_lock()  # a write that was held up is known by what it may do: nothing, once it was undone
             if order == "die after":
                 self.killed = True
@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
                 self.wrong.append(f"{actor.name} ended with its fault open, and took its record away")
         if self.foreign:
             return
-        if self.changed() and self.world.cluster.listing("ConfigMap", NAMESPACE, own):
+        if (self.changed() or self.configured()) and self.world.cluster.listing("ConfigMap", NAMESPACE, own):
             self.wrong.append(f"{actor.name} ended and left its fault in force: {actor.drill.history.ended}")
 
     @rule(what=st.sampled_from(["run", *sorted(COMERS)]))
@@ -447,10 +447,16 @@ class Machine(RuleBasedStateMachine):
         spec = next(body["spec"] for body in self.before if body["kind"] == "Deployment")
         return bool(self.world.deployment["spec"] != spec)
 
+    def configured(self) -> bool:
+        data = next(
+            body["data"] for body in self.before if body["metadata"]["name"] == SETTINGS.name and "data" in body
+        )
+        return bool(self.world.cluster.peek(SETTINGS)["data"] != data)
+
     def written(self, by: str) -> None:
         """Whatever differs because of a drill has its record, after every single write."""
         records = self.world.cluster.listing("ConfigMap", NAMESPACE, f"{undo_records.LABEL}=true")
-        if not records and not self.foreign and self.changed():
+        if not records and not self.foreign and (self.changed() or self.configured()):
             self.wrong.append(f"no record behind a write of {by}")
 
     @invariant()

@@ -22,7 +22,19 @@ from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
-from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.world import (
+    IMAGE,
+    NAMESPACE,
+    SETTINGS,
+    STEP,
+    FakeMetrics,
+    FakeNotifier,
+    FakePager,
+    Killed,
+    SteppedFeed,
+    World,
+)
 
 
 class MemoryJournal:
@@ -45,7 +57,38 @@ class MemoryJournal:
         return list(self.records)
 
 
+FEWER_WORKERS = {"query": "depth", "above": 30, "within": "60s"}
+"""The effect of what shows in no pod: the queue grows."""
+
 FAULTS: dict[str, dict[str, Any]] = {
+    "config": {
+        "id": "memory",
+        "kind": "config",
+        "target": "configmap/worker",
+        "set": {"MODE": "slow", "TRACE": "on"},
+        "unset": ["BATCH"],
+        "restart": ["deployment/worker"],
+        "effect": FEWER_WORKERS,
+        "blast_radius": {"pods": 5, "objects": 2},
+    },
+    "cpu-limit": {
+        "id": "memory",
+        "kind": "cpu-limit",
+        "target": "deployment/worker",
+        "container": "worker",
+        "limit": "100m",
+        "effect": FEWER_WORKERS,
+        "blast_radius": {"pods": 5},
+    },
+    "image": {
+        "id": "memory",
+        "kind": "image",
+        "target": "deployment/worker",
+        "container": "worker",
+        "image": "registry.invalid/registry.example.org/shop/worker:2",
+        "effect": {"failing": 3, "ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 5},
+    },
     "memory-limit": {
         "id": "memory",
         "kind": "memory-limit",
@@ -250,10 +293,17 @@ def fired(after: float) -> Callable[[World], bool]:
     return lambda world: world.firing_since is not None and world.clock.now() >= world.firing_since + after
 
 
-def set_limit(world: World, limit: str) -> None:
+def set_limit(world: World, limit: str, resource: str = "memory") -> None:
     """What kubectl would do in a responder's hands."""
     body = world.deployment
-    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = limit
+    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"][resource] = limit
+    world.cluster.put(body)
+
+
+def set_image(world: World, image: str) -> None:
+    """What kubectl set image would do in a responder's hands."""
+    body = world.deployment
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = image
     world.cluster.put(body)
 
 
@@ -264,7 +314,18 @@ def set_replicas(world: World, count: int) -> None:
     world.cluster.put(body)
 
 
+def reconfigure(world: World) -> None:
+    """What kubectl edit and kubectl rollout undo would do in a responder's hands."""
+    world.cluster.put({**FakeCluster.get(world.cluster, SETTINGS), "data": {"MODE": "fast", "BATCH": "10"}})
+    body = world.deployment
+    body["spec"]["template"]["metadata"].pop("annotations", None)
+    world.cluster.put(body)
+
+
 MENDS: dict[str, Callable[[World], None]] = {
+    "config": reconfigure,
+    "cpu-limit": lambda world: set_limit(world, "500m", "cpu"),
+    "image": lambda world: set_image(world, IMAGE),
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
 }

@@ -18,7 +18,7 @@ from harness.core.clock import Bounds, Instant, utc
 from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.inbox import INBOX_LABEL
-from harness.core.quantity import parse_memory
+from harness.core.quantity import parse_cpu, parse_memory
 from harness.engine.observe import AGE, Channel, InboxTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
@@ -39,6 +39,10 @@ T = TypeVar("T")
 STEP = 0.1
 NAMESPACE = "shop"
 WORKER = Ref("Deployment", NAMESPACE, "worker")
+SETTINGS = Ref("ConfigMap", NAMESPACE, "worker")
+"""What the workers read when they start."""
+IMAGE = "registry.example.org/shop/worker:1"
+"""The only one that there is."""
 EPOCH = 1_800_000_000.0
 
 
@@ -46,6 +50,21 @@ EPOCH = 1_800_000_000.0
 def _starves(limit: str) -> bool:
     """Whether the worker cannot live under a memory limit."""
     return parse_memory(limit) < parse_memory("80Mi")
+
+
+def _ails(template: Json, settings: Json) -> str:
+    """Why a worker of that pod template cannot work; "" where it can."""
+    pod = template["spec"]
+    (container,) = pod["containers"]
+    if _starves(container["resources"]["limits"]["memory"]):
+        return "memory"
+    if settings.get("MODE") == "slow":
+        return "settings"
+    if container["image"] != IMAGE:
+        return "image"
+    if parse_cpu(container["resources"]["limits"]["cpu"]) < 200:
+        return "cpu"
+    return ""
 
 
 class Killed(BaseException):
@@ -204,12 +223,12 @@ class World:
         self._pods: dict[str, _Pod] = {}
         self._serial = 0
         self._rolled_at: Instant | None = None
-        self._limit = "128Mi"
         self.cluster.put(_namespace())
         self.cluster.put(_marker())
-        self.cluster.put(self._deployment())
+        self.cluster.put(_settings())
+        self._template: Json = self.cluster.put(self._deployment())["spec"]["template"]
         for _ in range(self.workers):
-            self._add_pod(self._limit)
+            self._add_pod()
         self._sync_status(self.clock.now())
         self.run_for(30.0)
 
@@ -254,21 +273,22 @@ class World:
         except NotFound:
             self._pods.clear()
             return
-        limit = spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
-        if limit != self._limit:
-            self._limit = limit
+        template = spec["template"]
+        if template != self._template:
+            # One object for equal templates, so that pods are compared by identity.
+            self._template = next((pod.template for pod in self._pods.values() if pod.template == template), template)
             self._rolled_at = now
         if self._rolled_at is not None and now - self._rolled_at >= 1.0:
             self._rolled_at = None
-            stale = [uid for uid, pod in self._pods.items() if pod.limit != limit]
+            stale = [uid for uid, pod in self._pods.items() if pod.template is not self._template]
             # maxUnavailable 3: a crashing rollout leaves two old workers; a healthy one replaces all.
-            gone = stale[:3] if _starves(limit) else stale
+            gone = stale[:3] if _ails(self._template, self._settings()) else stale
             for uid in gone:
                 del self._pods[uid]
-                self._add_pod(limit)
+                self._add_pod()
         self._scale(spec["replicas"])
         for pod in self._pods.values():
-            if self.kills and _starves(pod.limit):
+            if self.kills and pod.ails == "memory":
                 pod.tick(now)
         self._sync_status(now)
 
@@ -278,7 +298,7 @@ class World:
         for uid in list(self._pods)[wanted:]:
             del self._pods[uid]
         for _ in range(missing):
-            self._add_pod(self._limit)
+            self._add_pod()
 
     def _evaluate(self, at: Instant) -> None:
         self.last_evaluation = at
@@ -300,10 +320,17 @@ class World:
                 self.held = []
             self.pending_since = self.firing_since = None
 
-    def _add_pod(self, limit: str) -> None:
+    def _add_pod(self) -> None:
         self._serial += 1
         uid = f"uid-{self._serial}"
-        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, limit, self.clock.now())
+        ails = _ails(self._template, self._settings())
+        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, self._template, ails, self.clock.now())
+
+    def _settings(self) -> Json:
+        try:
+            return self.cluster.peek(SETTINGS).get("data") or {}
+        except NotFound:
+            return {}
 
     def pods_shown(self, now: Instant) -> object:
         """Equal for two instants at which the pods look the same."""
@@ -327,8 +354,11 @@ class World:
                         "containers": [
                             {
                                 "name": "worker",
-                                "image": "worker:1",
-                                "resources": {"limits": {"memory": self._limit}, "requests": {"memory": "32Mi"}},
+                                "image": IMAGE,
+                                "resources": {
+                                    "limits": {"cpu": "500m", "memory": "128Mi"},
+                                    "requests": {"cpu": "50m", "memory": "32Mi"},
+                                },
                             }
                         ]
                     },
@@ -342,7 +372,7 @@ class World:
         status = {
             "observedGeneration": body["metadata"].get("generation", 1),
             "replicas": len(self._pods),
-            "updatedReplicas": sum(pod.limit == self._limit for pod in self._pods.values()),
+            "updatedReplicas": sum(pod.template is self._template for pod in self._pods.values()),
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
@@ -357,14 +387,16 @@ _LABELS = {"alertname": "HighQueueDepth", "severity": "page"}
 class _Pod:
     name: str
     uid: str
-    limit: str
+    template: Json
+    ails: str
+    """Why it cannot work, from its first moment on; "" where it can."""
     born: Instant
     restarts: int = 0
     killed_at: Instant | None = None
     next_kill: Instant | None = None
 
     def is_ready(self, now: Instant) -> bool:
-        if _starves(self.limit):
+        if self.ails:
             return False
         return now - self.born >= 1.0
 
@@ -383,11 +415,13 @@ class _Pod:
         if self.killed_at is not None:
             ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": utc(math.floor(self.killed_at))}
             state |= {"lastState": {"terminated": ended}, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+        if self.ails == "image":
+            state |= {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": self.name, "uid": self.uid, "namespace": NAMESPACE, "labels": {"app": "worker"}},
-            "spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": self.limit}}}]},
+            "spec": self.template["spec"],
             "status": {
                 "conditions": [{"type": "Ready", "status": "True" if self.is_ready(now) else "False"}],
                 "containerStatuses": [state],
@@ -658,4 +692,13 @@ def _marker() -> Json:
         "kind": "ConfigMap",
         "metadata": {"name": "drills-allowed", "namespace": "drill-system"},
         "data": {"environment": "staging"},
+    }
+
+
+def _settings() -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": SETTINGS.name, "namespace": NAMESPACE, "labels": {"app": "worker"}},
+        "data": {"MODE": "fast", "BATCH": "10"},
     }

@@ -8,7 +8,7 @@ missing.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.ports.cluster import Json, Ref
@@ -18,8 +18,12 @@ IMAGE_OF = Ref("Deployment", "nova-staging", "worker")
 OPT_IN = {"drill.internal/opt-in": "true"}
 
 _PROGRAM = """
-import signal, socket, sys
+import os, signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+print("started with MODE", os.environ.get("MODE"), "and BATCH", os.environ.get("BATCH"))
+for path in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+    if os.path.exists(path):
+        print("quota", open(path).read().split()[0], flush=True)
 held = bytearray(b"x") * ({mib} << 20)
 door = socket.create_server(("", 8080))
 while True:
@@ -47,8 +51,34 @@ class Target:
     """The value while the fault is in force."""
     foreign: Any
     """Neither of both: what somebody else writes in between."""
-    proof: str
+    proof: str = ""
     """What the fault's proof must say (a regular expression)."""
+    says: str = ""
+    """Of a fault whose effect is measured: what the log of a pod says while it is in force (a regular expression)."""
+
+    def __post_init__(self) -> None:
+        assert bool(self.proof) != bool(self.says)
+
+    def on(self, image: str) -> Target:
+        """The row with the image that its pods run in the places that name it."""
+        repository = image.rpartition(":")[0]
+
+        def named(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: named(one) for key, one in value.items()}
+            return value.format(image=image, repository=repository) if isinstance(value, str) else value
+
+        return replace(
+            self, spec=named(self.spec), before=named(self.before), after=named(self.after), foreign=named(self.foreign)
+        )
+
+    def refs(self, namespace: str) -> list[Ref]:
+        """All its objects."""
+        return [Ref(body["kind"], namespace, body["metadata"]["name"]) for body in self.manifests]
+
+    def workloads(self, namespace: str) -> list[Ref]:
+        """Those of its objects that have pods."""
+        return [ref for ref in self.refs(namespace) if ref.kind in {"Deployment", "StatefulSet"}]
 
     def ref(self, namespace: str) -> Ref:
         """The object that the fault changes."""
@@ -59,7 +89,8 @@ class Target:
         found = copy.deepcopy(list(self.manifests))
         for body in found:
             body["metadata"]["namespace"] = namespace
-            for container in body["spec"]["template"]["spec"]["containers"]:
+            template = body.get("spec", {}).get("template") or {"spec": {"containers": []}}
+            for container in template["spec"]["containers"]:
                 container["image"] = image
         return found
 
@@ -70,6 +101,8 @@ class _Pods:
 
     mib: int = 0
     memory: Json = field(default_factory=lambda: {"limits": {"memory": "64Mi"}, "requests": {"memory": "16Mi"}})
+    more: Json = field(default_factory=dict)
+    """What else the container declares."""
 
     def workload(self, kind: str, name: str, replicas: int, **declared: Any) -> Json:
         probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
@@ -81,6 +114,7 @@ class _Pods:
                 "limits": {"cpu": "200m", **self.memory["limits"]},
                 "requests": {"cpu": "5m", **self.memory["requests"]},
             },
+            **self.more,
         }
         pod = {
             "automountServiceAccountToken": False,
@@ -101,14 +135,131 @@ class _Pods:
         }
 
 
+_ALL_AT_ONCE = {"rollingUpdate": {"maxUnavailable": "100%", "maxSurge": 0}}
+_MEASURED = {"query": "vector(1)", "above": 0, "within": "60s"}
+_SETTINGS = {"MODE": "fast", "BATCH": "10"}
+_VARIABLES = [{"name": name, "value": value} for name, value in _SETTINGS.items()]
+
 TARGETS: tuple[Target, ...] = (
+    Target(
+        kind="config",
+        name="variables",
+        broken=("Deployment", "tuned"),
+        manifests=(_Pods(more={"env": _VARIABLES}).workload("Deployment", "tuned", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "config",
+            "target": "deployment/tuned",
+            "container": "main",
+            "set": {"MODE": "slow", "TRACE": "on"},
+            "unset": ["BATCH"],
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/env/0/value",
+        before="fast",
+        after="slow",
+        foreign="other",
+        says="started with MODE slow and BATCH None",
+    ),
+    Target(
+        kind="config",
+        name="map and restart",
+        broken=("ConfigMap", "settings"),
+        manifests=(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": _SETTINGS},
+            _Pods(more={"envFrom": [{"configMapRef": {"name": "settings"}}]}).workload(
+                "Deployment", "reader", 2, strategy=_ALL_AT_ONCE
+            ),
+            _Pods(more={"envFrom": [{"configMapRef": {"name": "settings"}}]}).workload(
+                "StatefulSet", "shard", 1, serviceName="shard", podManagementPolicy="Parallel"
+            ),
+        ),
+        spec={
+            "id": "broken",
+            "kind": "config",
+            "target": "configmap/settings",
+            "set": {"MODE": "slow", "TRACE": "on"},
+            "unset": ["BATCH"],
+            "restart": ["deployment/reader", "statefulset/shard"],
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 3, "objects": 3},
+        },
+        path="/data/MODE",
+        before="fast",
+        after="slow",
+        foreign="other",
+        says="started with MODE slow and BATCH None",
+    ),
+    Target(
+        kind="cpu-limit",
+        name="deployment",
+        broken=("Deployment", "spinner"),
+        manifests=(_Pods().workload("Deployment", "spinner", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "cpu-limit",
+            "target": "deployment/spinner",
+            "container": "main",
+            "limit": "50m",
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/resources/limits/cpu",
+        before="200m",
+        after="50m",
+        foreign="100m",
+        says=r"quota 5000\b",
+    ),
+    Target(
+        kind="image",
+        name="another tag",
+        broken=("Deployment", "picture"),
+        manifests=(_Pods().workload("Deployment", "picture", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "image",
+            "target": "deployment/picture",
+            "container": "main",
+            "tag": "does-not-exist",
+            "effect": {"failing": 2, "ready_at_most": 0, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/image",
+        before="{image}",
+        after="{repository}:does-not-exist",
+        foreign="{repository}:other",
+        proof="2 pods of .*:does-not-exist fail \\(.*Pull.*\\), 0 ready",
+    ),
+    Target(
+        kind="image",
+        name="nowhere",
+        broken=("StatefulSet", "gallery"),
+        manifests=(
+            _Pods().workload("StatefulSet", "gallery", 2, serviceName="gallery", podManagementPolicy="Parallel"),
+        ),
+        spec={
+            "id": "broken",
+            "kind": "image",
+            "target": "statefulset/gallery",
+            "container": "main",
+            "image": "registry.invalid/{repository}:1",
+            "effect": {"failing": 1, "ready_at_most": 1, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/image",
+        before="{image}",
+        after="registry.invalid/{repository}:1",
+        foreign="{repository}:other",
+        proof="1 pods of registry.invalid/.*:1 fail \\(.*Pull.*\\), 1 ready",
+    ),
     Target(
         kind="memory-limit",
         name="deployment",
         broken=("Deployment", "holder"),
         manifests=(
             _Pods(48, {"limits": {"memory": "128Mi"}, "requests": {"memory": "16Mi"}}).workload(
-                "Deployment", "holder", 2, strategy={"rollingUpdate": {"maxUnavailable": "100%", "maxSurge": 0}}
+                "Deployment", "holder", 2, strategy=_ALL_AT_ONCE
             ),
         ),
         spec={

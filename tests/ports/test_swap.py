@@ -18,6 +18,7 @@ NAMESPACE = "shop"
 WORKLOAD, SETTINGS = Ref("Deployment", NAMESPACE, "worker"), Ref("ConfigMap", NAMESPACE, "settings")
 ENV: tuple[Step, ...] = ("spec", "template", "spec", "containers", {"name": "main"}, "env")
 IMAGE: tuple[Step, ...] = (*ENV[:-1], "image")
+SIDE: tuple[Step, ...] = (*ENV[:4], {"name": "side"})
 
 
 def world() -> FakeCluster:
@@ -65,6 +66,9 @@ EXCHANGES: dict[str, list[tuple[Sequence[Step], Any]]] = {
     "a variable that goes": [gone("B")],
     "two that go": [gone("A"), gone("C")],
     "the last and the first that go": [gone("D"), gone("A")],
+    "all that there are": [gone("A"), gone("B"), gone("C"), gone("D")],
+    "where no variable was": [((*SIDE, "env", {"name": name}), {"name": name, "value": "x"}) for name in ("E", "F")],
+    "where nothing was, two deep": [((*SIDE, "resources", "limits", "cpu"), "1")],
     "one that goes, one that comes, one that stays": [
         gone("A"),
         variable("E", "x"),
@@ -93,6 +97,44 @@ def test_what_is_exchanged_goes_back_to_the_letter(exchanges: list[tuple[Sequenc
     assert restore(undo, cluster).outcome == "restored"
     assert spec(cluster) == before
     assert restore(undo, cluster).outcome == "already"
+    assert spec(cluster) == before
+
+
+def test_what_somebody_else_put_beside_ours_keeps_its_holder() -> None:
+    cluster = world()
+    undo = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "cpu"), "1")])
+    late = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "memory"), "1Mi")])
+    exchange(undo, cluster)
+    with pytest.raises(Conflict):
+        exchange(late, cluster)
+    body = cluster.get(WORKLOAD)
+    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Mi"
+    cluster.put(body)
+    assert restore(undo, cluster).outcome == "restored"
+    assert spec(cluster)["template"]["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Mi"}}
+
+
+def test_what_the_server_left_out_because_it_was_empty_is_made_again() -> None:
+    cluster = world()
+    before, undo = spec(cluster), captured(cluster, WORKLOAD, [gone(name) for name in "ABCD"])
+    exchange(undo, cluster)
+    body = cluster.get(WORKLOAD)
+    assert body["spec"]["template"]["spec"]["containers"][1].pop("env") == []
+    cluster.put(body)
+    exchange(undo, cluster)
+    assert restore(undo, cluster).outcome == "restored"
+    assert spec(cluster) == before
+
+
+def test_containers_that_moved_since_lose_what_was_made_for_them() -> None:
+    cluster = world()
+    before, undo = spec(cluster), captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "cpu"), "1")])
+    exchange(undo, cluster)
+    body = cluster.get(WORKLOAD)
+    body["spec"]["template"]["spec"]["containers"].reverse()
+    cluster.put(body)
+    assert restore(undo, cluster).outcome == "restored"
+    before["template"]["spec"]["containers"].reverse()
     assert spec(cluster) == before
 
 

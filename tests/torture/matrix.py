@@ -1,7 +1,7 @@
 """The crash matrix on a real cluster: every fault of the catalog, killed at every step, then cleaned up by somebody.
 
 A trial runs the product in a process of its own, kills it, and lets the next one come: `drill recover` on a machine
-without the dead run's folder, the next run, or a sweeper. It ends when the broken object equals, member for member,
+without the dead run's folder, the next run, or a sweeper. It ends when the target's objects equal, member for member,
 what was there before, apart from what only the API server writes.
 """
 
@@ -29,6 +29,7 @@ from harness.clusters.provider import Access
 from harness.core.workload import unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.torture.victim import MEASURED
 
 ROOT = Path(__file__).resolve().parents[2]
 Rescuer = Literal["recover", "next run", "sweeper"]
@@ -94,6 +95,7 @@ class Torture:
 
     def __post_init__(self) -> None:
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
+        self.image = str(self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def run(self, targets: Sequence[Target], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
@@ -147,11 +149,10 @@ class Torture:
         if rescuer == "recover":
             done = self._drill("recover", "--namespace", room, "--runs", str(self.folder / "elsewhere"))
         else:
-            runs = str(self.folder / "next")
-            done = self._drill("run", str(self._experiment(target, room)), "--no-setup", "--runs", runs)
+            done = self.lives(target, room, "next")
         return done.stdout + done.stderr, done.returncode == 0
 
-    def _back_after(self, target: Target, room: str, before: Json, died_at: float) -> float | None:
+    def _back_after(self, target: Target, room: str, before: list[Json], died_at: float) -> float | None:
         while time.monotonic() - died_at < WITHIN:
             if self._declared(target, room) == before and not self._records(room):
                 return time.monotonic() - died_at
@@ -171,14 +172,15 @@ class Torture:
         found = self.cluster.list("ConfigMap", room, "drill.internal/undo=true")
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
-    def _declared(self, target: Target, room: str) -> Json:
-        """The broken object without what only the API server and its controllers write."""
-        body = self.cluster.get(target.ref(room))
-        body.pop("status", None)
-        for name in ("resourceVersion", "generation", "managedFields"):
-            body["metadata"].pop(name, None)
-        (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
-        return body
+    def _declared(self, target: Target, room: str) -> list[Json]:
+        """The target's objects without what only the API server and its controllers write."""
+        bodies = [self.cluster.get(ref) for ref in target.refs(room)]
+        for body in bodies:
+            body.pop("status", None)
+            for name in ("resourceVersion", "generation", "managedFields"):
+                body["metadata"].pop(name, None)
+            (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
+        return bodies
 
     # Rooms and steps
 
@@ -201,9 +203,8 @@ class Torture:
                 self._wait_gone(name)
 
     def _make(self, target: Target, room: str) -> None:
-        image = self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"]
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
-        for body in target.objects(room, image):
+        for body in target.objects(room, self.image):
             self.cluster.create(body)
 
     def _fresh(self, target: Target, room: str) -> None:
@@ -227,7 +228,7 @@ class Torture:
 
     def _wait_at_rest(self, target: Target, room: str) -> None:
         deadline = time.monotonic() + WITHIN
-        while unsettled(self.cluster.get(target.ref(room))):
+        while any(unsettled(self.cluster.get(ref)) for ref in target.workloads(room)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.ref(room)} does not come to rest")
             time.sleep(0.5)
@@ -260,7 +261,7 @@ class Torture:
             "severity": "P4",
             "signal": {"query": "vector(1)", "title": "One", "unit": ""},
             "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
-            "faults": [target.spec],
+            "faults": [self._provable(target.on(self.image).spec)],
             "mitigated": {"for": "1s", **_ANYTHING},
             "recovered": {"for": "1s", **_ANYTHING},
             "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
@@ -271,6 +272,11 @@ class Torture:
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         return path
+
+    def _provable(self, spec: Json) -> Json:
+        """The fault; nothing scrapes these targets, so of one that is measured the victim itself answers."""
+        measured = {"query": MEASURED, "above": 0, "within": "60s"}
+        return {**spec, "effect": measured} if "query" in spec["effect"] else spec
 
     def hold_up(self, target: Target, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
@@ -328,6 +334,13 @@ class Torture:
             sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
             "--no-setup", "--runs", str(self.folder / runs), *self._where(),
         ]  # fmt: skip
+
+    def lives(self, target: Target, room: str, runs: str) -> subprocess.CompletedProcess[str]:
+        """A run that nobody kills."""
+        command = self._command(f"count:{self.folder / room / 'steps.json'}", target, room, runs)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=2 * WITHIN, cwd=ROOT, env=_environment()
+        )
 
     def drill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the product that is about no cluster."""

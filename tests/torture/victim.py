@@ -15,19 +15,26 @@ down its steps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.adapters.file_journal import FileJournal
 from harness.adapters.kubernetes import KubeCluster
+from harness.adapters.prometheus import Prometheus
 from harness.cli import main
 from harness.core.event import Record
+from harness.ports.metrics import Series
 
+MEASURED = "torture_in_force"
+"""What Prometheus would be asked for a measured effect. Nothing scrapes the targets, so it is answered here: 1 once
+the fault is injected."""
 WRITES = ("create", "replace", "patch", "delete")
 
 
@@ -41,10 +48,13 @@ class Fate:
         self._index = int(index) if self._kind != "count" else -1
         self._appends: list[str] = []
         self._writes: list[str] = []
+        self.injected_at = math.inf
 
     def appended(self, record: Record) -> None:
         """A journal line is durable."""
         self._appends.append(record.event.type)
+        if record.event.type == "inject.done":
+            self.injected_at = time.time()
         if self._kind == "append" and len(self._appends) == self._index:
             _die()
 
@@ -81,7 +91,16 @@ def doom(fate: Fate) -> None:
         append(journal, record)
         fate.appended(record)
 
+    grid = Prometheus.grid
+
+    def measuring(metrics: Prometheus, query: str, start: float, end: float, step: float) -> list[Series]:
+        if query != MEASURED:
+            return grid(metrics, query, start, end, step)
+        instants = [start + number * step for number in range(round((end - start) / step) + 1)]
+        return [Series({}, tuple((at, float(at >= fate.injected_at)) for at in instants))]
+
     setattr(FileJournal, "append", appending)  # noqa: B010 - a method is put over another's on purpose
+    setattr(Prometheus, "grid", measuring)  # noqa: B010
     for name in WRITES:
         setattr(KubeCluster, name, _watched(name, getattr(KubeCluster, name), fate))
 
