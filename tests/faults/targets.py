@@ -116,7 +116,7 @@ class _Pods:
     mib: int = 0
     memory: Json = field(default_factory=lambda: {"limits": {"memory": "64Mi"}, "requests": {"memory": "16Mi"}})
     more: Json = field(default_factory=dict)
-    """What else the container declares."""
+    """What else the container declares; None for what it does not."""
 
     def workload(self, kind: str, name: str, replicas: int, **declared: Any) -> Json:
         probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
@@ -130,6 +130,7 @@ class _Pods:
             },
             **self.more,
         }
+        container = {name: value for name, value in container.items() if value is not None}
         pod = {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -306,7 +307,7 @@ TARGETS: tuple[Target, ...] = (
             _Pods(
                 more={
                     "command": ["/usr/bin/python3", "-c", _CLIENT],
-                    "readinessProbe": {"exec": {"command": ["/usr/bin/true"]}},
+                    "readinessProbe": None,
                 }
             ).workload("Deployment", "client", 1),
         ),
