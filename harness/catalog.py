@@ -23,6 +23,7 @@ from harness.faults.config import Config, ConfigSpec
 from harness.faults.cpu_limit import CpuLimit, CpuLimitSpec
 from harness.faults.image import Image, ImageSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
+from harness.faults.patch import Patch, PatchSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
 
@@ -43,6 +44,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(CpuLimit(), CpuLimitSpec),
     Entry(Image(), ImageSpec),
     Entry(MemoryLimit(), MemoryLimitSpec),
+    Entry(Patch(), PatchSpec),
     Entry(Scale(), ScaleSpec),
 )  # fmt: skip
 

@@ -13,6 +13,8 @@ import hashlib
 import json
 from typing import Any
 
+from harness.core.confidential import WRITTEN_IN
+
 _SERVER_METADATA = frozenset({
     "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields",
     "resourceVersion", "selfLink", "uid",
@@ -31,11 +33,8 @@ def snapshot(body: dict[str, Any]) -> dict[str, Any]:
     return _without_secrets(kept)
 
 
-_MAY_HOLD_SECRETS = frozenset({"annotations", "args", "command", "data", "env", "stringData"})
-
-
 def _without_secrets(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: _fingerprints(value) if key in _MAY_HOLD_SECRETS else _inside(value) for key, value in node.items()}
+    return {key: _fingerprints(value) if key in WRITTEN_IN else _inside(value) for key, value in node.items()}
 
 
 def _inside(value: Any) -> Any:

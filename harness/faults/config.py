@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from harness.core.confidential import holds_password, is_called_secret
 from harness.core.errors import BadInput, Refused
 from harness.core.experiment import FaultSpec, MeasuredEffect, split_object
 from harness.core.workload import check_at_rest, check_rolls, replicas, title
@@ -25,6 +26,7 @@ from harness.ports.swapping import (
     WORKLOADS,
     Swapping,
     Workload,
+    check_is_theirs,
     container,
     found,
     inside,
@@ -36,16 +38,6 @@ from harness.ports.swapping import (
 
 RESTART = "drill.internal/restart"
 """The annotation of a pod template by which its pods are started anew; its value is the fault's id."""
-OWN = "drill.internal/"
-"""The labels by which the harness knows its own ConfigMaps."""
-PUBLISHED = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt"})
-"""ConfigMaps that the cluster puts into every namespace."""
-_SECRET = frozenset({
-    "key", "keys", "apikey", "token", "password", "passwd", "passphrase", "pwd", "pass", "secret", "secrets",
-    "credential", "credentials", "creds", "dsn", "cookie",
-})  # fmt: skip
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]{0,252}")
 
@@ -148,14 +140,8 @@ def _objects(spec: ConfigSpec) -> list[tuple[str, str]]:
 
 
 def _of_map(spec: ConfigSpec, body: Json) -> list[tuple[Sequence[Step], Any]]:
-    where, labels = title(body), body["metadata"].get("labels") or {}
-    if body["metadata"]["name"] in PUBLISHED or any(name.startswith(OWN) for name in labels):
-        raise Refused(
-            "not-a-target",
-            f"{where} belongs to the cluster or to the harness",
-            expected="a ConfigMap of the system that is drilled",
-            remedy=f"edit `target` of fault {spec.id}",
-        )
+    where = title(body)
+    check_is_theirs(body, spec.id)
     if body.get("immutable"):
         raise Refused(
             "target-immutable",
@@ -229,13 +215,13 @@ def _check_there(spec: ConfigSpec, where: str, names: Sequence[str] | dict[str, 
 
 
 def _check_name(spec: ConfigSpec, name: str) -> None:
-    if any(word.lower() in _SECRET for word in _WORDS.findall(name)):
+    if is_called_secret(name):
         raise _secret(spec, f"{name} is called like a secret")
     _check_value(spec, name, spec.set_.get(name, ""))
 
 
 def _check_value(spec: ConfigSpec, name: str, value: str) -> None:
-    if _PASSWORD_IN_ADDRESS.search(value):
+    if holds_password(value):
         raise _secret(spec, f"the value of {name} holds a password in an address")
 
 

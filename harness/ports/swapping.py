@@ -21,6 +21,12 @@ from harness.ports.cluster import Cluster, Json, NotFound, Ref
 from harness.ports.fault import UndoOutcome, UndoRecord
 
 WORKLOADS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
+OWN = "drill.internal/"
+"""The labels by which the harness knows what is its own."""
+FENCE = f"{OWN}fence"
+"""The label that comes and goes on others' objects while something is brought back."""
+PUBLISHED = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt"})
+"""ConfigMaps that the cluster puts into every namespace."""
 _NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 Workload = Annotated[str, StringConstraints(pattern=rf"^(deployment|statefulset)/{_NAME}$")]
 """A workload as files name it: "deployment/worker"."""
@@ -101,6 +107,19 @@ def found(ref: Ref, fault_id: str, cluster: Cluster) -> Json:
             expected="the object that the fault names",
             remedy=f"edit `target` of fault {fault_id}, or deploy it first",
         ) from error
+
+
+def check_is_theirs(body: Json, fault_id: str) -> None:
+    """Raise Refused for an object of the harness, or one that the cluster itself puts there."""
+    labels = body["metadata"].get("labels") or {}
+    published = body["kind"] == "ConfigMap" and body["metadata"]["name"] in PUBLISHED
+    if published or any(name.startswith(OWN) and name != FENCE for name in labels):
+        raise Refused(
+            "not-a-target",
+            f"{title(body)} belongs to the cluster or to the harness",
+            expected=f"a {body['kind']} of the system that is drilled",
+            remedy=f"edit `target` of fault {fault_id}",
+        )
 
 
 def workload(text: str, namespace: str) -> Ref:

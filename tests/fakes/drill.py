@@ -98,6 +98,14 @@ FAULTS: dict[str, dict[str, Any]] = {
         "effect": {"oom_killed": 3, "ready_at_most": 2, "within": "60s"},
         "blast_radius": {"pods": 5},
     },
+    "patch": {
+        "id": "memory",
+        "kind": "patch",
+        "target": "deployment/worker",
+        "operations": [{"op": "add", "path": "/spec/template/spec/nodeSelector", "value": {"disk": "gone"}}],
+        "effect": FEWER_WORKERS,
+        "blast_radius": {"pods": 5},
+    },
     "scale": {
         "id": "memory",
         "kind": "scale",
@@ -322,11 +330,19 @@ def reconfigure(world: World) -> None:
     world.cluster.put(body)
 
 
+def schedule_anywhere(world: World) -> None:
+    """What kubectl edit would do in a responder's hands."""
+    body = world.deployment
+    body["spec"]["template"]["spec"].pop("nodeSelector", None)
+    world.cluster.put(body)
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "config": reconfigure,
     "cpu-limit": lambda world: set_limit(world, "500m", "cpu"),
     "image": lambda world: set_image(world, IMAGE),
     "memory-limit": lambda world: set_limit(world, "128Mi"),
+    "patch": schedule_anywhere,
     "scale": lambda world: set_replicas(world, world.workers),
 }
 """What a responder does to put right what a fault of that kind broke."""

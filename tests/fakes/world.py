@@ -60,6 +60,8 @@ def _ails(template: Json, settings: Json) -> str:
         return "memory"
     if settings.get("MODE") == "slow":
         return "settings"
+    if pod.get("nodeSelector"):
+        return "no node"
     if container["image"] != IMAGE:
         return "image"
     if parse_cpu(container["resources"]["limits"]["cpu"]) < 200:

@@ -33,6 +33,20 @@ while True:
 connections that nobody takes is full after some minutes, and then it would be ready no more."""
 
 
+_CLIENT = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+while True:
+    try:
+        socket.create_connection(("door", 80), 1).close()
+        print("door open", flush=True)
+    except OSError:
+        print("door closed", flush=True)
+    time.sleep(0.5)
+"""
+"""Goes through the Service `door` again and again."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One row. `spec` is a fault of an experiment file; `broken` the object that it changes, and `path` where."""
@@ -102,7 +116,7 @@ class _Pods:
     mib: int = 0
     memory: Json = field(default_factory=lambda: {"limits": {"memory": "64Mi"}, "requests": {"memory": "16Mi"}})
     more: Json = field(default_factory=dict)
-    """What else the container declares."""
+    """What else the container declares; None for what it does not."""
 
     def workload(self, kind: str, name: str, replicas: int, **declared: Any) -> Json:
         probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
@@ -116,6 +130,7 @@ class _Pods:
             },
             **self.more,
         }
+        container = {name: value for name, value in container.items() if value is not None}
         pod = {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -276,6 +291,67 @@ TARGETS: tuple[Target, ...] = (
         after="32Mi",
         foreign="96Mi",
         proof="2 pods with limit 32Mi were OOM-killed, 0 left ready",
+    ),
+    Target(
+        kind="patch",
+        name="service",
+        broken=("Service", "door"),
+        manifests=(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "door"},
+                "spec": {"selector": {"app": "house"}, "ports": [{"port": 80, "targetPort": 8080}]},
+            },
+            _Pods().workload("Deployment", "house", 1),
+            _Pods(
+                more={
+                    "command": ["/usr/bin/python3", "-c", _CLIENT],
+                    "readinessProbe": None,
+                }
+            ).workload("Deployment", "client", 1),
+        ),
+        spec={
+            "id": "broken",
+            "kind": "patch",
+            "target": "service/door",
+            "operations": [
+                {"op": "replace", "path": "/spec/selector/app", "value": "nobody"},
+                {"op": "replace", "path": "/spec/ports/0/targetPort", "value": 9},
+                {"op": "add", "path": "/spec/ports/-", "value": {"name": "more", "port": 81}},
+                {"op": "add", "path": "/spec/ports/0/name", "value": "first"},
+            ],
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 1},
+        },
+        path="/spec/selector/app",
+        before="house",
+        after="nobody",
+        foreign="other",
+        says="door closed",
+    ),
+    Target(
+        kind="patch",
+        name="deployment",
+        broken=("Deployment", "patched"),
+        manifests=(_Pods(more={"env": _VARIABLES}).workload("Deployment", "patched", 2, strategy=_ALL_AT_ONCE),),
+        spec={
+            "id": "broken",
+            "kind": "patch",
+            "target": "deployment/patched",
+            "operations": [
+                {"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": "slow"},
+                {"op": "remove", "path": "/spec/template/spec/containers/0/readinessProbe/failureThreshold"},
+                {"op": "add", "path": "/spec/template/spec/tolerations", "value": [{"key": "x", "operator": "Exists"}]},
+            ],
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        path="/spec/template/spec/containers/0/env/0/value",
+        before="fast",
+        after="slow",
+        foreign="other",
+        says="started with MODE slow",
     ),
     Target(
         kind="scale",

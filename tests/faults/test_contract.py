@@ -74,7 +74,7 @@ class Stage:
         logs = []
         for pod in pods:
             with contextlib.suppress(DrillError):  # it may have gone, or not have begun
-                logs.append(self.cluster.logs(self.namespace, pod["metadata"]["name"]))
+                logs.append(self.cluster.logs(self.namespace, pod["metadata"]["name"], lines=4))
         return any(re.search(self.target.says, log) for log in logs)
 
     def body(self) -> Json:

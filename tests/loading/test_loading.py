@@ -99,7 +99,7 @@ def test_a_value_knows_where_it_stands() -> None:
         ("limit: 64Mi", "limit: 48MB", "48MB", "write 48Mi (powers of 1024) or 48M (powers of 1000)"),
         ("limit: 64Mi", "limit: 64", "64 #", "64 has no unit; write a unit, like 64Mi"),
         ("kind: memory-limit", "kind: memory-limt", "memory-limt", "did you mean `memory-limit`?"),
-        ("    kind: memory-limit\n", "", "id: memory", "`kind` is missing; one of: config, cpu-limit, image, "),
+        ("    kind: memory-limit\n", "", "id: memory", "`kind` is missing; one of: config, cpu-limit, image"),
         ("oom_killed: 3", 'oom_killed: "3"', '"3"', 'expected a whole number, found "3"'),
         ("oom_killed: 3", "oom_killed: three", "three", "expected a whole number"),
         ("oom_killed: 3", "oom_killed: 0", "0, ready_at", "greater than or equal to 1"),
