@@ -20,6 +20,8 @@ _SERVER_METADATA = frozenset({
     "resourceVersion", "selfLink", "uid",
 })  # fmt: skip
 _CONTROLLER_ANNOTATIONS = frozenset({"deployment.kubernetes.io/revision"})
+_RESTARTED = "kubectl.kubernetes.io/restartedAt"
+"""By which `kubectl rollout restart` starts pods anew. It changes nothing that they run."""
 
 
 def snapshot(body: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,19 @@ def snapshot(body: dict[str, Any]) -> dict[str, Any]:
     if annotations:
         meta["annotations"] = annotations
     kept["metadata"] = meta
+    _forget_restarts(kept)
     return _without_secrets(kept)
+
+
+def _forget_restarts(kept: dict[str, Any]) -> None:
+    """When a workload's pods were last started anew by hand is no part of what it declares: a responder who restarts
+    it has left nothing behind."""
+    template = kept.get("spec", {}).get("template") if isinstance(kept.get("spec"), dict) else None
+    metadata = template.get("metadata") if isinstance(template, dict) else None
+    if isinstance(metadata, dict) and _RESTARTED in (metadata.get("annotations") or {}):
+        del metadata["annotations"][_RESTARTED]
+        if not metadata["annotations"]:
+            del metadata["annotations"]
 
 
 def _without_secrets(node: dict[str, Any]) -> dict[str, Any]:

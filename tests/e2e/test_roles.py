@@ -73,7 +73,7 @@ NOT_USED_HERE: dict[Right, str] = {
             ("configmaps", "registry", "registry-lock"),
             ("deployments.apps", "llm-adapter", "rotated-llm-key"),
             ("secrets", "llm-key", "revoked-llm-key"),
-            ("deployments.apps", "sync-clients", "ws-auth-failure"),
+            ("deployments.apps", "sync-issuer", "ws-auth-failure"),
             ("secrets", "sync-signing-key", "ws-auth-failure"),
             ("deployments.apps", "sync-gateway", "reconnect-storm"),
             ("configmaps", "sync", "stale-cursor"),
