@@ -19,6 +19,7 @@ from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closes
 from harness.core.quantity import format_duration
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.scale import Scale, ScaleSpec
+from harness.faults.secret import Secret, SecretSpec
 from harness.ports.fault import Fault
 
 SCHEMA_PATH = "docs/schema/experiment.schema.json"
@@ -36,6 +37,7 @@ class Entry:
 ENTRIES: tuple[Entry, ...] = (
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Scale(), ScaleSpec),
+    Entry(Secret(), SecretSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)
