@@ -183,7 +183,7 @@ class Secret:
         held = evidence.measured
         if held is None:
             return None
-        words = f"{spec.key} of secret/{spec.secret} {_DONE[spec.how]}: {spec.effect} ({held.proof})"
+        words = f"{spec.key} of secret/{spec.secret} {_DONE[spec.how]}: {held.proof}"
         return Proof(held.at, words, held.evidence)
 
 

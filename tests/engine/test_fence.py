@@ -16,12 +16,17 @@ from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
 from harness.engine.sweeper import EVERY, REVERTS_WITHIN, Sweeper
 from harness.ports.cluster import Conflict, Json, Ref
-from tests.fakes.cluster import FakeCluster, lost_reply
+from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import declared, leftovers
-from tests.fakes.drill import FAULTS, Drill, experiment_data
-from tests.fakes.world import NAMESPACE, WORKER, Killed, World, Written
+from tests.fakes.drill import FAULTS, Drill, broken_by, experiment_data
+from tests.fakes.world import KEYS, NAMESPACE, WORKER, Killed, World, Written
 
 every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
+
+
+def patch_of(drill: Drill) -> str:
+    """The write of a drill's fault, as a fork of the world calls it."""
+    return f"patch {broken_by(drill.data['faults'][0]['kind']).kind}"
 
 
 def hold_up(drill: Drill, *, killed: bool = False) -> None:
@@ -35,7 +40,7 @@ def hold_up(drill: Drill, *, killed: bool = False) -> None:
         return True
 
     def around(written: Written) -> None:
-        if written.what != "patch Deployment" or written.after:
+        if written.what != patch_of(drill) or written.after:
             return
         world.cluster.around = lambda _: None
         sweeper = Sweeper(world.cluster, faults(), world.clock, "sweeper", wait, said.append)
@@ -50,9 +55,9 @@ def hold_up(drill: Drill, *, killed: bool = False) -> None:
     world.cluster.around = around
 
 
-def limits(world: World) -> tuple[Any, Any]:
-    spec = world.deployment["spec"]
-    return spec["replicas"], spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+def limits(world: World) -> tuple[Any, ...]:
+    spec, keys = world.deployment["spec"], world.cluster.peek(KEYS)["data"]
+    return spec["replicas"], spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"], keys
 
 
 @every_fault
@@ -114,7 +119,7 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
         return real(ref, operations, dry_run=dry_run)
 
     cluster.patch = patch  # type: ignore[method-assign]
-    cluster.fail_write("patch", "Deployment", lost_reply())
+    cluster.fail_write("patch", broken_by(kind).kind, lost_reply())
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
     with pytest.raises(Conflict):
@@ -123,16 +128,24 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
     assert leftovers(drill.world) == []
 
 
+def stir(world: World, ref: Ref, count: int) -> None:
+    """Move a target's version by what is none of its declared parts."""
+    body = copied(world.cluster.peek(ref))
+    if ref.kind == "Secret":
+        world.cluster.put({**body, "metadata": {**body["metadata"], "selfLink": str(count)}})
+    else:
+        world.cluster.put({**body, "status": {**body["status"], "collisionCount": count}})
+
+
 @every_fault
 def test_a_target_whose_status_moves_is_looked_at_again(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     world, moved = drill.world, list[int]()
 
     def around(written: Written) -> None:
-        if written.what == "patch Deployment" and not written.after and len(moved) < fence.ATTEMPTS - 1:
+        if written.what == patch_of(drill) and not written.after and len(moved) < fence.ATTEMPTS - 1:
             moved.append(written.index)
-            body = world.deployment
-            world.cluster.put({**body, "status": {**body["status"], "collisionCount": len(moved)}})
+            stir(world, broken_by(kind), len(moved))
 
     world.cluster.around = around
     drill.respond()
@@ -169,20 +182,20 @@ def planned(world: World, kind: str) -> tuple[Any, dict[str, Any]]:
 @every_fault
 @pytest.mark.parametrize("labels", [None, {}, {"app": "worker"}, {"app": "worker", fence.LABEL: "1"}], ids=str)
 def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str] | None) -> None:
-    world = World()
+    world, ref = World(), broken_by(kind)
     fault, undo = planned(world, kind)
-    body = world.deployment
-    body["metadata"].pop("labels")
+    body = copied(world.cluster.peek(ref))
+    body["metadata"].pop("labels", None)
     world.cluster.put({**body, "metadata": {**body["metadata"], **({} if labels is None else {"labels": labels})}})
-    before = world.deployment
+    before = copied(world.cluster.peek(ref))
     versions = fence.look(fault, undo, world.cluster)
     assert fence.bring_back(fault, undo, world.cluster).outcome == "already"
-    after = world.deployment
+    after = copied(world.cluster.peek(ref))
     assert after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
     kept = {key: value for key, value in (labels or {}).items() if key != fence.LABEL}
     assert (after["metadata"].get("labels") or {}) == kept
-    assert after["metadata"]["generation"] == before["metadata"]["generation"]
-    assert after["spec"] == before["spec"]
+    assert after["metadata"].get("generation") == before["metadata"].get("generation")
+    assert [after.get(part) for part in ("spec", "data")] == [before.get(part) for part in ("spec", "data")]
     with pytest.raises(Conflict):
         fence.apply(fault, undo, world.cluster, versions)
 
@@ -193,9 +206,9 @@ def test_a_write_that_arrives_while_it_is_being_undone_is_undone_or_refused(
     kind: str, writes: int, *, lands: bool
 ) -> None:
     """It arrives once that many writes of the undo were made, when there was nothing to undo yet."""
-    world = World()
+    world, ref = World(), broken_by(kind)
     fault, undo = planned(world, kind)
-    before, versions = snapshot(world.deployment), fence.look(fault, undo, world.cluster)
+    before, versions = snapshot(copied(world.cluster.peek(ref))), fence.look(fault, undo, world.cluster)
     first, arrived = world.cluster.sent, list[bool]()
 
     def arrive() -> None:
@@ -212,7 +225,7 @@ def test_a_write_that_arrives_while_it_is_being_undone_is_undone_or_refused(
     if writes == 2:
         arrive()
     assert arrived == [lands]
-    assert snapshot(world.deployment) == before
+    assert snapshot(copied(world.cluster.peek(ref))) == before
 
 
 def test_where_the_version_may_not_be_moved_the_undo_counts_and_says_so() -> None:

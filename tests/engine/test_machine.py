@@ -36,14 +36,15 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
 from harness.engine.lease import DURATION
 from harness.engine.lease import NAME as LOCK
-from tests.fakes.cluster import FakeCluster, lost_reply
+from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
-from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set_replicas
-from tests.fakes.world import NAMESPACE, STEP, WORKER, Killed, World
+from tests.fakes.drill import FAULTS, Drill, MemoryJournal, broken_by, experiment_data, set_replicas
+from tests.fakes.world import KEY, KEYS, NAMESPACE, STEP, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
+FOREIGN_KEY = "c29tZWJvZHkncw=="
 ENDS_WITHIN = 900.0
 """Virtual seconds in which every controller ends once everything answers: timeout, grace, a lock's life, settling."""
 OVERTAKES_WITHIN = 240
@@ -54,9 +55,11 @@ SEEN: Counter[str] = Counter()
 class Seat:
     """The world as one controller has it: its own connection, which can die or lose replies, and its own turn."""
 
-    def __init__(self, world: World, name: str, give_back: Callable[[], None], wrong: Callable[[str], None]) -> None:
+    def __init__(
+        self, world: World, name: str, target: str, give_back: Callable[[], None], wrong: Callable[[str], None]
+    ) -> None:
         self._world, self._give_back = world, give_back
-        self.cluster = Connection(world, name, give_back, wrong)
+        self.cluster = Connection(world, name, target, give_back, wrong)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world, name)
@@ -72,10 +75,13 @@ class Seat:
 
 
 class Connection:
-    """One controller's calls to the API server that all share."""
+    """One controller's calls to the API server that all share. `target` is the kind that the fault writes to."""
 
-    def __init__(self, world: World, name: str, give_back: Callable[[], None], wrong: Callable[[str], None]) -> None:
+    def __init__(
+        self, world: World, name: str, target: str, give_back: Callable[[], None], wrong: Callable[[str], None]
+    ) -> None:
         self._world, self._name, self._give_back, self._wrong = world, name, give_back, wrong
+        self._targets = {target, "Pod"}
         self.killed = False
         self.order = ""
         self.only = ""
@@ -105,7 +111,7 @@ class Connection:
                 SEEN["lost reply"] += 1
                 raise lost_reply()
             answer = act(*args, **options)
-            if name == "patch" and kind == "Deployment" and order != "hold":
+            if name in {"patch", "delete"} and kind in self._targets and order != "hold":
                 self._has_lock()  # a write that was held up is known by what it may do: nothing, once it was undone
             if order == "die after":
                 self.killed = True
@@ -163,7 +169,7 @@ class Actor:
         self.over = False
         self.broke: BaseException | None = None
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
-        self.seat: Any = Seat(world, name, self._give_back, wrong)
+        self.seat: Any = Seat(world, name, broken_by(kind).kind, self._give_back, wrong)
         self.drill: Drill | None = None
         if what == "run":
             journal = MortalJournal(self.seat.cluster)
@@ -230,7 +236,7 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(self, kind: str, head_start: int, trouble: str) -> None:
         """A run, alone for a while; `trouble` comes with its write to the target."""
-        self.kind, self.world = kind, World()
+        self.kind, self.target, self.world = kind, broken_by(kind), World()
         self.before = declared(self.world)
         self.actors: list[Actor] = []
         self.runs: list[Actor] = []
@@ -244,7 +250,7 @@ class Machine(RuleBasedStateMachine):
         """Whose the lock is, its last renewal as it says, and when that was seen."""
         self.count = 0
         self.start("run")
-        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, "Deployment"
+        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, self.target.kind
         self.pass_time(head_start)
 
     @property
@@ -326,12 +332,12 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         order=st.sampled_from(["die before", "die after", "lose before", "lose after", "hold"]),
-        only=st.sampled_from(["Deployment", ""]),
+        only=st.booleans(),
     )
     @precondition(lambda self: self.living)
-    def trouble_at_the_next_write(self, data: st.DataObject, order: str, only: str) -> None:
+    def trouble_at_the_next_write(self, data: st.DataObject, order: str, *, only: bool) -> None:
         connection = data.draw(st.sampled_from(self.living)).seat.cluster
-        connection.order, connection.only = order, only
+        connection.order, connection.only = order, self.target.kind if only else ""
 
     @rule()
     @precondition(lambda self: self.changed() and len(self.living) == 1 and self.living[0].drill is not None)
@@ -383,8 +389,12 @@ class Machine(RuleBasedStateMachine):
     def somebody_edits(self) -> None:
         SEEN["foreign edit"] += 1
         self.foreign = True
-        set_replicas(self.world, FOREIGN)
-        self.kept = FOREIGN
+        if self.target == KEYS:  # the old value is thrown away, and a new one is there
+            body = copied(self.world.cluster.peek(KEYS))
+            self.world.cluster.put({**body, "data": {KEY: FOREIGN_KEY}})
+        else:
+            set_replicas(self.world, FOREIGN)
+        self.kept = self.parts()
 
     @rule()
     @precondition(lambda self: self.changed() and not self.foreign)
@@ -392,19 +402,23 @@ class Machine(RuleBasedStateMachine):
         """A copy of the broken object under its name: still broken, and no longer the one that drills may write to."""
         SEEN["made anew"] += 1
         self.foreign = True
-        body = self.world.deployment
-        FakeCluster.delete(self.world.cluster, WORKER)
+        body = copied(self.world.cluster.peek(self.target))
+        FakeCluster.delete(self.world.cluster, self.target)
         kept = {key: value for key, value in body["metadata"].items() if key not in {"uid", "resourceVersion"}}
         self.world.cluster.put({**body, "metadata": {**kept, "uid": "made-anew"}})
-        self.kept = self.world.deployment["spec"]
+        self.kept = self.parts()
 
-    def is_kept(self) -> bool:
-        spec = self.world.deployment["spec"]
-        return bool((spec["replicas"] if self.kept == FOREIGN else spec) == self.kept)
+    def parts(self) -> object:
+        """What is declared in the target: of a workload that others scaled, how far."""
+        body = self.world.cluster.peek(self.target)
+        if self.target == KEYS:
+            return body.get("data")
+        return body["spec"]["replicas"] if body["spec"]["replicas"] == FOREIGN else body["spec"]
 
     def changed(self) -> bool:
-        spec = next(body["spec"] for body in self.before if body["kind"] == "Deployment")
-        return bool(self.world.deployment["spec"] != spec)
+        body = next(body for body in self.before if body["kind"] == self.target.kind)
+        now = self.world.cluster.peek(self.target)
+        return any(now.get(part) != body.get(part) for part in ("spec", "data"))
 
     @invariant()
     def recorded(self) -> None:
@@ -416,7 +430,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nothing_went_wrong(self) -> None:
         assert self.wrong == []
-        assert not self.foreign or self.is_kept(), "what somebody else made was trampled"
+        assert not self.foreign or self.parts() == self.kept, "what somebody else made was trampled"
 
     def judged(self, run: Actor) -> None:
         """The journal can be read and says again what was said; nobody is MET by luck; nothing is told twice."""

@@ -389,6 +389,7 @@ class FakeCluster:
         kind, meta = kind_of(key[0]), body["metadata"]
         body.setdefault("apiVersion", kind.api_version)
         _encode_strings(body)
+        _drop_empty(body)
         old = before["metadata"] if before else {}
         meta["uid"] = old.get("uid") or meta.get("uid") or str(uuid.uuid4())
         stamp = datetime.fromtimestamp(int(self._now()), tz=UTC).isoformat().replace("+00:00", "Z")
@@ -550,6 +551,14 @@ def _validate(body: Json) -> None:
     data = body.get("data") or {}
     if not all(isinstance(value, str) for value in data.values()):
         raise _invalid("data must be strings")
+
+
+def _drop_empty(body: Json) -> None:
+    """A server does not keep maps without members."""
+    for holder, names in ((body["metadata"], ("labels", "annotations")), (body, ("data",))):
+        for name in names:
+            if holder.get(name) == {}:
+                del holder[name]
 
 
 def _encode_strings(body: Json) -> None:

@@ -22,7 +22,21 @@ from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
-from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
+from tests.fakes.world import (
+    KEY,
+    KEYS,
+    NAMESPACE,
+    REFUSED,
+    STEP,
+    WORKER,
+    FakeMetrics,
+    FakeNotifier,
+    FakePager,
+    Killed,
+    SteppedFeed,
+    World,
+)
+from tests.hands import hand
 
 
 class MemoryJournal:
@@ -62,6 +76,17 @@ FAULTS: dict[str, dict[str, Any]] = {
         "replicas": 2,
         "effect": {"ready_at_most": 2, "within": "60s"},
         "blast_radius": {"pods": 3},
+    },
+    "secret": {
+        "id": "memory",
+        "kind": "secret",
+        "secret": KEYS.name,
+        "key": KEY,
+        "how": "revoke",
+        "consumers": ["deployment/worker"],
+        "replacement": "discard",
+        "effect": {"query": REFUSED, "above": 2.5, "within": "60s"},
+        "blast_radius": {"pods": 5},
     },
 }
 """Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
@@ -264,8 +289,22 @@ def set_replicas(world: World, count: int) -> None:
     world.cluster.put(body)
 
 
+def set_key(world: World) -> None:
+    """A new key, and pods that take it up."""
+    hand(world.cluster).write(KEYS, KEY, b"a-new-value-that-opens-the-provider-0")
+    world.restart()
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
+    "secret": set_key,
 }
 """What a responder does to put right what a fault of that kind broke."""
+BROKEN: dict[str, Ref] = {"secret": KEYS}
+"""What a fault of that kind writes to, where that is not the workers' Deployment."""
+
+
+def broken_by(kind: str) -> Ref:
+    """The object that a fault of that kind writes to."""
+    return BROKEN.get(kind, WORKER)
