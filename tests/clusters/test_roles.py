@@ -120,7 +120,11 @@ def test_no_role_holds_a_wildcard_or_what_would_make_it_more_than_it_is() -> Non
         for rule in role["rules"]:
             said = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in said, role["metadata"]
-            assert not {"secrets", "pods/exec", "roles", "rolebindings", "clusterroles"} & set(rule["resources"])
+            assert not {"pods/exec", "roles", "rolebindings", "clusterroles"} & set(rule["resources"])
+            if "secrets" in rule["resources"]:
+                assert (role["metadata"]["name"], rule["resources"]) == ("drill-secrets", ["secrets"])
+                assert rule["resourceNames"], "who may read one Secret must not be let read all"
+                assert set(rule["verbs"]) == {"get", "patch"}
             assert not {"impersonate", "escalate", "bind", "deletecollection"} & set(rule["verbs"])
 
 
