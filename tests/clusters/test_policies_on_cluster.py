@@ -489,7 +489,7 @@ def pod_of(area: Try, app: str) -> str:
 def test_only_pods_that_come_back_and_hold_something_secret_are_removed(area: Try) -> None:
     keyed = [workload(kind, f"keyed-{kind.lower()}", 1) for kind in ("Deployment", "StatefulSet")]
     for body, source in zip(keyed, ("env", "envFrom"), strict=True):
-        pod = copy.deepcopy(POD)
+        pod: dict[str, Any] = copy.deepcopy(POD)
         pod["containers"][1][source] = (
             [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "k", "key": "a"}}}]
             if source == "env"

@@ -7,11 +7,13 @@ missing.
 
 from __future__ import annotations
 
+import base64
 import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.ports.cluster import Json, Ref
+from harness.ports.cluster import Cluster, Json, Ref
+from tests.hands import hand
 
 IMAGE_OF = Ref("Deployment", "nova-staging", "worker")
 """Whose image the rows' pods run: it is on the cluster already, and its tag is made from its content."""
@@ -59,9 +61,41 @@ class Target:
         found = copy.deepcopy(list(self.manifests))
         for body in found:
             body["metadata"]["namespace"] = namespace
-            for container in body["spec"]["template"]["spec"]["containers"]:
+            for container in body["spec"]["template"]["spec"]["containers"] if "spec" in body else ():
                 container["image"] = image
         return found
+
+    def workloads(self, namespace: str) -> list[Ref]:
+        """Those of its objects that have pods."""
+        return [Ref(body["kind"], namespace, body["metadata"]["name"]) for body in self.manifests if "spec" in body]
+
+    def value(self, cluster: Cluster, namespace: str) -> Any:
+        """What is at `path` now."""
+        return at(cluster.get(self.ref(namespace)), self.path)
+
+    def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
+        """Somebody else's hand on it."""
+        cluster.patch(self.ref(namespace), [{"op": "replace", "path": self.path, "value": value}])
+
+
+@dataclass(frozen=True)
+class SecretTarget(Target):
+    """A row whose values are not for the harness to see: `before`, `after` and `foreign` say whose they are."""
+
+    def value(self, cluster: Cluster, namespace: str) -> Any:
+        """Whose value is under the key."""
+        found = hand(cluster).read(self.ref(namespace))["data"].get(self.spec["key"])
+        return {None: NOTHING, KEY_VALUE: THERE, base64.b64encode(FOREIGN_VALUE).decode(): FOREIGN}.get(found, DRILLS)
+
+    def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
+        """Somebody else puts a value of theirs under the key."""
+        assert value == FOREIGN
+        hand(cluster).write(self.ref(namespace), self.spec["key"], FOREIGN_VALUE)
+
+
+THERE, NOTHING, DRILLS, FOREIGN = "what was there", "nothing", "a drill's value", "somebody else's value"
+FOREIGN_VALUE = b"a value that somebody else put there"
+KEY_VALUE = base64.b64encode(b"the-value-of-the-row-0123456789abcdef").decode()
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,7 @@ class _Pods:
     """The parts of a small workload."""
 
     mib: int = 0
+    env: tuple[Json, ...] = ()
     memory: Json = field(default_factory=lambda: {"limits": {"memory": "64Mi"}, "requests": {"memory": "16Mi"}})
 
     def workload(self, kind: str, name: str, replicas: int, **declared: Any) -> Json:
@@ -77,6 +112,7 @@ class _Pods:
             "name": "main",
             "command": ["/usr/bin/python3", "-c", _PROGRAM.format(mib=self.mib)],
             "readinessProbe": probe,
+            **({"env": list(self.env)} if self.env else {}),
             "resources": {
                 "limits": {"cpu": "200m", **self.memory["limits"]},
                 "requests": {"cpu": "5m", **self.memory["requests"]},
@@ -101,13 +137,50 @@ class _Pods:
         }
 
 
+_KEY = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key-current", "optional": True}}}
+
+
+def _secret(name: str, how: str, after: str, consumer: Json | None = None) -> Target:
+    """A Secret, and with a consumer what takes the key into its environment. What proves its effect in a real drill is
+    a measurement; the rows' effect never comes about by itself."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "keys", "labels": {"app": "keys"}, "annotations": {"team": "model"}},
+        "type": "Opaque",
+        "data": {"key-current": KEY_VALUE, "other": KEY_VALUE},
+    }
+    of = [] if consumer is None else [f"{consumer['kind'].lower()}/{consumer['metadata']['name']}"]
+    return SecretTarget(
+        kind="secret",
+        name=name,
+        broken=("Secret", "keys"),
+        manifests=(secret, *([] if consumer is None else [consumer])),
+        spec={
+            "id": "broken",
+            "kind": "secret",
+            "secret": "keys",
+            "key": "key-current",
+            "how": how,
+            "consumers": of,
+            "effect": {"query": "vector(0)", "above": 1, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        path="/data/key-current",
+        before=THERE,
+        after=after,
+        foreign=FOREIGN,
+        proof="key-current of secret/keys",
+    )
+
+
 TARGETS: tuple[Target, ...] = (
     Target(
         kind="memory-limit",
         name="deployment",
         broken=("Deployment", "holder"),
         manifests=(
-            _Pods(48, {"limits": {"memory": "128Mi"}, "requests": {"memory": "16Mi"}}).workload(
+            _Pods(48, memory={"limits": {"memory": "128Mi"}, "requests": {"memory": "16Mi"}}).workload(
                 "Deployment", "holder", 2, strategy={"rollingUpdate": {"maxUnavailable": "100%", "maxSurge": 0}}
             ),
         ),
@@ -164,7 +237,13 @@ TARGETS: tuple[Target, ...] = (
         foreign=1,
         proof="statefulset/row scaled to 0: 0 ready",
     ),
-)
+    _secret("revoke", "revoke", NOTHING, _Pods(env=(_KEY,)).workload("Deployment", "caller", 2)),
+    _secret(
+        "rotate", "rotate", DRILLS,
+        _Pods(env=(_KEY,)).workload("StatefulSet", "callers", 2, serviceName="callers", podManagementPolicy="Parallel"),
+    ),
+    _secret("garble", "garble", DRILLS),
+)  # fmt: skip
 
 
 def at(body: Json, pointer: str) -> Any:

@@ -29,6 +29,7 @@ from harness.clusters.provider import Access
 from harness.core.workload import unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.hands import hand
 
 ROOT = Path(__file__).resolve().parents[2]
 Rescuer = Literal["recover", "next run", "sweeper"]
@@ -36,6 +37,8 @@ RESCUERS: tuple[Rescuer, ...] = ("recover", "next run", "sweeper")
 WITHIN = 120.0
 """Seconds after a death within which everything must be back; the figure that is told is what it took."""
 _NAMESPACE = "drill-torture-{}"
+_EFFECT_AFTER = 30.0
+"""Seconds from the start of a run to an effect that is told by the clock: its checks must be over by then."""
 _ANYTHING = {"query": "vector(1)", "above": 0}
 
 
@@ -172,8 +175,8 @@ class Torture:
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
     def _declared(self, target: Target, room: str) -> Json:
-        """The broken object without what only the API server and its controllers write."""
-        body = self.cluster.get(target.ref(room))
+        """The broken object without what only the API server and its controllers write; of a Secret all of it."""
+        body = hand(self.cluster).read(target.ref(room))
         body.pop("status", None)
         for name in ("resourceVersion", "generation", "managedFields"):
             body["metadata"].pop(name, None)
@@ -227,7 +230,7 @@ class Torture:
 
     def _wait_at_rest(self, target: Target, room: str) -> None:
         deadline = time.monotonic() + WITHIN
-        while unsettled(self.cluster.get(target.ref(room))):
+        while any(unsettled(self.cluster.get(ref)) for ref in target.workloads(room)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.ref(room)} does not come to rest")
             time.sleep(0.5)
@@ -260,7 +263,7 @@ class Torture:
             "severity": "P4",
             "signal": {"query": "vector(1)", "title": "One", "unit": ""},
             "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
-            "faults": [target.spec],
+            "faults": [_measurable(target.spec)],
             "mitigated": {"for": "1s", **_ANYTHING},
             "recovered": {"for": "1s", **_ANYTHING},
             "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
@@ -347,6 +350,15 @@ class Torture:
 
     def _where(self) -> list[str]:
         return ["--cluster", "context", "--context", self.access.context, "--kubeconfig", str(self.access.kubeconfig)]
+
+
+def _measurable(spec: Json) -> Json:
+    """A spec whose effect, where it is one that Prometheus measures, comes about: nobody uses the rooms' systems, so
+    it is told by the clock. That it is proved, and when, matters here, and not by what."""
+    if "query" not in spec["effect"]:
+        return spec
+    effect = {"query": "time()", "above": time.time() + _EFFECT_AFTER, "within": "90s"}
+    return {**spec, "effect": effect}
 
 
 def title(target: Target) -> str:
