@@ -25,6 +25,7 @@ from harness.faults.image import Image, ImageSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.patch import Patch, PatchSpec
 from harness.faults.scale import Scale, ScaleSpec
+from harness.faults.secret import Secret, SecretSpec
 from harness.ports.fault import Fault
 
 SCHEMA_PATH = "docs/schema/experiment.schema.json"
@@ -46,6 +47,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Patch(), PatchSpec),
     Entry(Scale(), ScaleSpec),
+    Entry(Secret(), SecretSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)

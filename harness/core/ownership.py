@@ -11,13 +11,16 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 RECONCILERS = (
     "argocd*", "argo-cd*", "kustomize-controller", "helm-controller", "flux*", "kapp-controller", "fleet-agent*",
     "config-sync*", "configsync*", "horizontal-pod-autoscaler", "vpa-*", "vertical-pod-autoscaler*", "keda*",
+    "externalsecrets.external-secrets.io*", "vault-secrets-operator*",
 )  # fmt: skip
-"""Managers that put back what others change: Argo CD, Flux, kapp, Fleet, Config Sync, the autoscalers."""
+"""Managers that put back what others change: Argo CD, Flux, kapp, Fleet, Config Sync, the autoscalers, and those that
+copy secrets from a store."""
 
 
 def rivals(body: dict[str, Any], pointer: str) -> list[str]:
@@ -37,6 +40,28 @@ def managers(body: dict[str, Any], pointer: str) -> list[str]:
         for entry in body["metadata"].get("managedFields") or ()
         if _holds(entry.get("fieldsV1") or {}, body, steps)
     ]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Writer:
+    """Who wrote a field as it is now: the manager's name, how, and when that manager last changed any of its fields
+    (whole seconds of the API server's clock). Somebody else's change of the value puts another one in its place."""
+
+    manager: str
+    operation: str
+    time: str
+
+
+def members(body: dict[str, Any], name: str) -> dict[str, tuple[Writer, ...]]:
+    """The members of a map at the top of an object, such as a Secret's `data`, and who wrote each: known without any
+    value. Members that nobody is noted for are missing."""
+    found: dict[str, list[Writer]] = {}
+    for entry in body["metadata"].get("managedFields") or ():
+        writer = Writer(*(str(entry.get(key, "")) for key in ("manager", "operation", "time")))
+        for field in (entry.get("fieldsV1") or {}).get(f"f:{name}") or {}:
+            if field.startswith("f:"):
+                found.setdefault(field.removeprefix("f:"), []).append(writer)
+    return {member: tuple(sorted(writers)) for member, writers in sorted(found.items())}
 
 
 def _holds(fields: dict[str, Any], body: Any, steps: list[str]) -> bool:

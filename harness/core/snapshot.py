@@ -63,7 +63,12 @@ def _fingerprints(value: Any) -> Any:
         return {key: text if key in {"name", "key"} else _fingerprints(text) for key, text in value.items()}
     if isinstance(value, list):
         return [_fingerprints(item) for item in value]
-    return f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}" if isinstance(value, str) else value
+    return fingerprint(value) if isinstance(value, str) else value
+
+
+def fingerprint(text: str) -> str:
+    """A few characters that tell one text from another, and nothing of what it says."""
+    return f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -162,7 +162,8 @@ class Preflight:
         with self._check("permissions") as tell:
             needs = [*guards.own_needs(namespace), *self._needs]
             for spec in self._experiment.faults:
-                needs += [guards.Need(verb, kind, namespace) for verb, kind in self._faults[spec.kind].verbs(spec)]
+                for verb, kind, *name in self._faults[spec.kind].verbs(spec):
+                    needs.append(guards.Need(verb, kind, namespace, *name))
             tell(f"{guards.check_permissions(cluster, needs)} permissions asked and granted")
             tell.warn(guards.excess_warning(cluster, namespace))
 

@@ -83,7 +83,8 @@ class OutcomeUnknown(Unreachable):
 
 
 class Cluster(Protocol):
-    """Calls are bounded in time. Reads raise NotFound, Forbidden, Unreachable; reads retry transient failures
+    """Secrets are read without their data, and writes to them answered so (`harness.ports.sealed`); they cannot be
+    replaced. Calls are bounded in time. Reads raise NotFound, Forbidden, Unreachable; reads retry transient failures
     within a few seconds, writes never retry: whoever writes knows whether repeating is safe."""
 
     def whoami(self) -> Identity:

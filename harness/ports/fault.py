@@ -56,9 +56,9 @@ class Fault(Protocol[S_contra]):
 
     kind: ClassVar[str]
 
-    def verbs(self, spec: S_contra) -> tuple[tuple[str, str], ...]:
-        """The (verb, kind) pairs that plan, apply, undo and differences use for this spec, for the preflight and for
-        the comparison with the Roles. Pure."""
+    def verbs(self, spec: S_contra) -> tuple[tuple[str, ...], ...]:
+        """What plan, apply, undo and differences use for this spec, for the preflight and for the comparison with the
+        Roles: (verb, kind), or (verb, kind, name) where one object's name is enough. Pure."""
 
     def plan(self, spec: S_contra, namespace: str, cluster: Cluster) -> Plan:
         """Resolve the target and capture the way back. Raises BadInput or Refused; changes nothing."""

@@ -244,7 +244,7 @@ def test_a_patch_is_strict_and_signed() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("ConfigMap", '/data/color is "blue" and not "red"'), ("Secret", "/data/color is not what it was")],
+    [("ConfigMap", '/data/color is "blue" and not "red"'), ("Secret", "answered 422 to patch secret/settings in shop")],
 )
 def test_a_failed_test_says_which_value_was_another_but_not_a_secret(kind: str, words: str) -> None:
     generic = refusal(422, "Invalid", "the server rejected our request due to an error in our request", {})

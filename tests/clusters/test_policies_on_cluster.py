@@ -5,6 +5,7 @@ The roles here are wider than those that ship, so that it is the policy and not 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -79,7 +80,7 @@ TOO_WIDE = {
             "resources": ["deployments", "statefulsets", "deployments/scale", "statefulsets/scale"],
             "verbs": ["*"],
         },
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["configmaps", "secrets", "pods"], "verbs": ["*"]},
     ],
 }
 
@@ -406,6 +407,171 @@ def test_no_field_that_the_api_server_knows_is_forgotten(area: Try) -> None:
     for kind in ("Deployment", "StatefulSet"):
         spec = schema(area, f"{apps}.{kind}Spec")
         assert spec - compared("variables.new", "variables.old") == {"replicas", "template"}
+
+
+# Secrets
+
+VALUES = {"a": "dGhl", "b": "b3RoZXI="}
+MARK = "drill.internal/secret-0123abcd"
+
+
+def secret(name: str, data: dict[str, str], *, marked: bool = False, type_: str = "Opaque") -> dict[str, Any]:
+    meta = {"name": name, "labels": {"app": "x", **({MARK: "in-force"} if marked else {})}}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": type_, "data": data}
+
+
+def move(name: str, to: str) -> dict[str, Any]:
+    return {"op": "move", "from": f"/data/{name}", "path": f"/data/{to}"}
+
+
+@pytest.fixture
+def keys(area: Try) -> Iterator[tuple[Ref, Ref]]:
+    """A Secret as its owners made it, and one on which a fault is in force."""
+    made = [f"{kind}-{uuid.uuid4().hex[:6]}" for kind in ("whole", "drilled")]
+    area.make(
+        secret(made[0], VALUES), secret(made[1], {"drill-kept.a": "dGhl", "a": "bmV3", "b": "b3RoZXI="}, marked=True)
+    )
+    yield Ref("Secret", area.namespace, made[0]), Ref("Secret", area.namespace, made[1])
+    area.passes("admin", "delete", "secret", *made)
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+@pytest.mark.parametrize("parked", ["drill-kept.a", "revoked-drill.a"])
+def test_a_value_moves_to_a_name_of_the_drills_and_back(
+    area: Try, who: str, parked: str, keys: tuple[Ref, Ref]
+) -> None:
+    mark = f"/metadata/labels/{MARK.replace('/', '~1')}"
+    with area.adapter(who) as cluster:
+        for operations in (
+            [move("a", parked), op(mark, "in-force")],
+            [move(parked, "a"), op(mark, "put-back")],
+            [{"op": "remove", "path": mark}],
+            [move("a", parked), op("/data/a", "bmV3")],
+            [op("/data/a", "bmV3ZXI=")],
+            [{"op": "remove", "path": "/data/a"}],
+            [move(parked, "a")],
+        ):
+            cluster.patch(keys[0], operations)
+    kept = json.loads(area.passes("admin", "get", "secret", keys[0].name, "-o", "json"))
+    assert kept["data"] == VALUES
+
+
+NOT_OF_A_WHOLE_SECRET = {
+    "takes nothing away": [
+        [op("/data/a", "bmV3")],
+        [{"op": "remove", "path": "/data/a"}],
+        [{"op": "remove", "path": "/data"}],
+        [move("a", "drill-kept.a"), op("/data/b", "bmV3")],
+        [move("a", "b")],
+    ],
+    "waits only what was under the name": [
+        [move("a", "drill-kept.b")],
+        [op("/data/drill-kept.c", "bmV3")],
+        [op("/data/drill-kept.a", "bmV3")],
+        [op("/data/revoked-drill.drill-kept.a", "dGhl")],
+    ],
+    "adds no names of its own": [[op("/data/c", "bmV3")], [move("a", "c")], [op("/data/copy", "dGhl")]],
+    "leaves Secrets as they are": [
+        [op("/metadata/labels/app", "y")],
+        [op("/metadata/labels", {})],
+        [op("/metadata/annotations", {"a": "1"})],
+        [op("/metadata/finalizers", ["example.org/stuck"])],
+        [op("/immutable", value=True)],
+    ],
+}
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+@pytest.mark.parametrize("why", NOT_OF_A_WHOLE_SECRET)
+def test_nothing_that_is_in_a_secret_is_lost(area: Try, who: str, why: str, keys: tuple[Ref, Ref]) -> None:
+    with area.adapter(who) as cluster:
+        for operations in NOT_OF_A_WHOLE_SECRET[why]:
+            with pytest.raises(Forbidden, match=why):
+                cluster.patch(keys[0], operations)
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_what_waits_for_its_undo_is_not_lost_either(area: Try, who: str, keys: tuple[Ref, Ref]) -> None:
+    with area.adapter(who) as cluster:
+        for operations in (
+            [{"op": "remove", "path": "/data/drill-kept.a"}],
+            [op("/data/drill-kept.a", "bmV3")],
+            [move("drill-kept.a", "b")],
+            [move("drill-kept.a", "c")],
+            [move("drill-kept.a", "revoked-drill.a")],
+            [{"op": "remove", "path": "/data/b"}],
+        ):
+            with pytest.raises(Forbidden, match=r"a drill|waits"):
+                cluster.patch(keys[1], operations)
+
+
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+def test_secrets_are_neither_made_nor_removed_and_others_left_alone(area: Try, who: str, keys: tuple[Ref, Ref]) -> None:
+    area.refused("makes and removes none", who, "create", "-f", "-", body=secret("new", VALUES))
+    area.refused("makes and removes none", who, "delete", "secret", keys[0].name)
+    area.make(secret("basic", {"username": "dGhl", "password": "dGhl"}, type_="kubernetes.io/basic-auth"))
+    area.refused("only type Opaque", who, *area.patch("basic", move("username", "drill-kept.username"), kind="secret"))
+    area.passes("admin", "delete", "secret", "basic")
+
+
+def test_without_the_opt_in_no_secret_is_broken_and_each_can_be_brought_back(area: Try, keys: tuple[Ref, Ref]) -> None:
+    broken = area.patch(keys[0].name, move("a", "drill-kept.a"), kind="secret")
+    area.passes("admin", "label", "namespace", area.namespace, "drill.internal/opt-in=false", "--overwrite")
+    try:
+        pause, deadline = Event(), time.monotonic() + 20
+        while area.kubectl("drill-runner", *broken, "--dry-run=server").returncode == 0:
+            assert time.monotonic() < deadline, "the label's removal is not seen"
+            pause.wait(0.2)
+        area.refused("has not opted in to drills", "drill-runner", *broken)
+        area.passes("drill-sweeper", *area.patch(keys[1].name, move("drill-kept.a", "a"), kind="secret"))
+    finally:
+        area.passes("admin", "label", "namespace", area.namespace, "drill.internal/opt-in=true", "--overwrite")
+
+
+# Pods
+
+
+def pod_of(area: Try, app: str) -> str:
+    """A pod of a workload: it is there, and runs nowhere."""
+    pause, deadline = Event(), time.monotonic() + 30
+    while not (found := area.passes("admin", "get", "pods", f"--selector=app={app}", "-o", "name").split()):
+        assert time.monotonic() < deadline, f"{app} has no pods"
+        pause.wait(0.2)
+    return found[0]
+
+
+def test_only_pods_that_come_back_and_hold_something_secret_are_removed(area: Try) -> None:
+    keyed = [workload(kind, f"keyed-{kind.lower()}", 1) for kind in ("Deployment", "StatefulSet")]
+    for body, source in zip(keyed, ("env", "envFrom"), strict=True):
+        pod: dict[str, Any] = copy.deepcopy(POD)
+        pod["containers"][1][source] = (
+            [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "k", "key": "a"}}}]
+            if source == "env"
+            else [{"secretRef": {"name": "k"}}]
+        )
+        body["spec"]["template"]["spec"] = pod
+    bare: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bare"},
+        "spec": keyed[0]["spec"]["template"]["spec"],
+    }
+    area.make(*keyed, bare)
+    try:
+        for who in ("drill-runner", "drill-sweeper"):
+            gone = ["--dry-run=server", "--wait=false"]
+            area.refused("makes anew", who, "delete", "pod/bare", *gone)
+            area.refused("out of a Secret", who, "delete", pod_of(area, "app"), *gone)
+            area.refused(
+                "makes and changes no pods", who, "create", "-f", "-", body={**bare, "metadata": {"name": "b"}}
+            )
+            area.refused("makes and changes no pods", who, "label", "pod/bare", "a=1")
+            for body in keyed:
+                area.passes(who, "delete", pod_of(area, body["metadata"]["name"]), *gone)
+    finally:
+        for body in keyed:
+            area.passes("admin", "delete", body["kind"].lower(), body["metadata"]["name"])
+        area.passes("admin", "delete", "pod/bare", "--grace-period=0", "--force")
 
 
 # Undo records

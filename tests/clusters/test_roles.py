@@ -121,9 +121,11 @@ def test_no_role_holds_a_wildcard_or_what_would_make_it_more_than_it_is() -> Non
             said = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in said, role["metadata"]
             assert not {"pods/exec", "roles", "rolebindings", "clusterroles"} & set(rule["resources"])
-            if "secrets" in rule["resources"]:  # to name one is to let it be read, so each is named
+            if "secrets" in rule["resources"]:
+                assert role["metadata"]["name"] in {"drill-secrets", "drill-autopilot"}
                 assert rule["resources"] == ["secrets"]
-                assert rule["resourceNames"]
+                assert rule["resourceNames"], "who may read one Secret must not be let read all"
+                assert rule["verbs"]
                 assert set(rule["verbs"]) <= {"get", "patch"}
             assert not {"impersonate", "escalate", "bind", "deletecollection"} & set(rule["verbs"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import Any, cast
 import pytest
 
 from harness.core.clock import parse_utc
+from harness.core.ownership import members
 from harness.ports.cluster import (
+    FIELD_MANAGER,
     AlreadyExists,
     Cluster,
     Conflict,
@@ -23,6 +26,7 @@ from harness.ports.cluster import (
     WatchEvent,
 )
 from tests.fakes.cluster import FakeCluster
+from tests.hands import hand
 
 
 @pytest.fixture(params=[pytest.param("fake"), pytest.param("real", marks=pytest.mark.cluster)])
@@ -320,14 +324,104 @@ def test_a_delete_of_another_uid_is_a_conflict(cluster: Cluster, namespace: str)
     cluster.delete(ref(namespace), uid=uid)
 
 
-def test_a_secrets_strings_are_encoded(cluster: Cluster, namespace: str) -> None:
-    body = {
+def secret(namespace: str, **strings: str) -> Json:
+    return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "keys", "namespace": namespace},
-        "stringData": {"token": "abc"},
+        "metadata": {"name": "keys", "namespace": namespace, "labels": {"app": "contract"}},
+        "stringData": strings,
     }
-    assert cluster.create(body)["data"] == {"token": "YWJj"}
+
+
+def test_a_secrets_strings_are_encoded(cluster: Cluster, namespace: str) -> None:
+    cluster.create(secret(namespace, token="abc"))
+    cluster.patch(ref(namespace, "keys", "Secret"), [{"op": "test", "path": "/data/token", "value": "YWJj"}])
+
+
+def test_no_answer_holds_what_is_in_a_secret(cluster: Cluster, namespace: str) -> None:
+    where, value = ref(namespace, "keys", "Secret"), secrets.token_hex(16)
+    body = secret(namespace, token=value)
+    copy = f'{{"data": {{"token": "{value}"}}}}'
+    body["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": copy}
+    answers = [cluster.create(body, dry_run=True), cluster.create(body), cluster.get(where)]
+    answers += cluster.list("Secret", namespace)
+    answers += cluster.list("Secret", namespace, "app=contract")
+    change = [{"op": "add", "path": "/data/more", "value": base64.b64encode(value.encode()).decode()}]
+    answers += [cluster.patch(where, change, dry_run=True), cluster.patch(where, change)]
+    stop = Flag()
+    events = cluster.watch("Secret", namespace, "", stop)
+    answers += next(events).items
+    cluster.patch(where, [{"op": "remove", "path": "/data/more"}])
+    answers += next(events).items
+    stop.set()
+    assert len(answers) == 9
+    for answer in answers:
+        assert set(answer) == {"apiVersion", "kind", "metadata"}
+        assert (answer["apiVersion"], answer["kind"]) == ("v1", "Secret")
+        assert answer["metadata"]["name"] == "keys"
+        assert value not in str(answer)
+        assert base64.b64encode(value.encode()).decode() not in str(answer)
+
+
+def test_no_refusal_tells_what_is_in_a_secret(cluster: Cluster, namespace: str) -> None:
+    where, value = ref(namespace, "keys", "Secret"), secrets.token_hex(16)
+    encoded = base64.b64encode(value.encode()).decode()
+    cluster.create(secret(namespace, token=value))
+    for operations in (
+        [{"op": "add", "path": "/data/other", "value": 7}],
+        [{"op": "test", "path": "/data/token", "value": "b3RoZXI="}],
+        [{"op": "test", "path": "/data/token", "value": None}],
+        [{"op": "remove", "path": "/data/none"}],
+        [{"op": "add", "path": "/dta", "value": {}}],
+        [{"op": "add", "path": "/metadata/labels", "value": {"not a name": "x"}}],
+    ):
+        try:
+            cluster.patch(where, operations)
+        except (Conflict, Invalid) as error:
+            told = f"{error}{error.as_dict()}"
+            assert value not in told
+            assert encoded not in told
+        else:
+            assert operations[0]["path"] == "/metadata/labels", "the fake lets any label pass"
+    assert list(members(cluster.get(where), "data")) == ["token"]
+
+
+def test_a_secret_is_never_replaced(cluster: Cluster, namespace: str) -> None:
+    """What was read lacks the data, and would be written without it."""
+    body = cluster.create(secret(namespace, token="abc"))
+    with pytest.raises(Invalid):
+        cluster.replace(body)
+    assert list(members(cluster.get(ref(namespace, "keys", "Secret")), "data")) == ["token"]
+
+
+def test_a_move_takes_a_value_elsewhere_and_over_what_is_there(cluster: Cluster, namespace: str) -> None:
+    where = ref(namespace, "keys", "Secret")
+    cluster.create(secret(namespace, token="abc", other="def"))
+    cluster.patch(where, [{"op": "move", "from": "/data/token", "path": "/data/kept"}])
+    assert list(members(cluster.get(where), "data")) == ["kept", "other"]
+    with pytest.raises(Conflict):
+        cluster.patch(where, [{"op": "move", "from": "/data/token", "path": "/data/kept"}])
+    cluster.patch(where, [{"op": "move", "from": "/data/kept", "path": "/data/other"}])
+    cluster.patch(where, [{"op": "test", "path": "/data/other", "value": "YWJj"}])
+    assert list(members(cluster.get(where), "data")) == ["other"]
+
+
+def test_the_names_of_a_secrets_data_and_their_writers_are_known(cluster: Cluster, namespace: str) -> None:
+    where, others = ref(namespace, "keys", "Secret"), hand(cluster)
+    others.create(secret(namespace, token="abc", other="def"))
+    first = members(cluster.get(where), "data")
+    assert list(first) == ["other", "token"]
+    assert {writer.manager for writers in first.values() for writer in writers} == {"somebody"}
+    cluster.patch(where, [{"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}])
+    assert members(cluster.get(where), "data") == first, "a label is none of the data"
+    cluster.patch(where, [{"op": "replace", "path": "/data/token", "value": "eHl6"}])
+    second = members(cluster.get(where), "data")
+    assert (second["other"], [writer.manager for writer in second["token"]]) == (first["other"], [FIELD_MANAGER])
+    others.write(where, "token", b"theirs")
+    assert [writer.manager for writer in members(cluster.get(where), "data")["token"]] == ["somebody"]
+    others.write(where, "token", None)
+    assert list(members(cluster.get(where), "data")) == ["other"]
+    assert others.read(where)["data"] == {"other": "ZGVm"}
 
 
 class Watching:

@@ -65,6 +65,15 @@ NOT_USED_HERE: dict[Right, str] = {
     },
     Right(AUTOPILOT, "create", PROXY, MONITORING, "alertmanager:9093"): "an experiment that acknowledges by a silence",
     Right(AUTOPILOT, "delete", PROXY, MONITORING, "alertmanager:9093"): "an experiment that acknowledges by a silence",
+    **{
+        Right(account, verb, "secrets", NAMESPACE, name): "the fault `secret`"
+        for account in (RUNNER, SWEEPER)
+        for verb in ("get", "patch")
+        for name in ("llm-key", "sync-signing-key")
+    },
+    Right(RUNNER, "delete", "pods", NAMESPACE): "the undo of the fault `secret`, where pods were started meanwhile",
+    Right(SWEEPER, "delete", "pods", NAMESPACE): "the undo of the fault `secret`, where pods were started meanwhile",
+    Right(SWEEPER, "list", "pods", NAMESPACE): "the undo of the fault `secret`, where pods were started meanwhile",
     Right(AUTOPILOT, "delete", "pods", NAMESPACE): "only what still crashes after the fix is deleted",
     **{
         Right(AUTOPILOT, verb, resource, NAMESPACE, name): f"the runbook of {experiment}"

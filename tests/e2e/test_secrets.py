@@ -20,6 +20,7 @@ from harness.clusters.provider import Access
 from harness.ports.cluster import Json, Ref
 from harness.ports.kinds import KINDS
 from tests.faults.targets import TARGETS, Target
+from tests.hands import hand
 from tests.torture.matrix import Torture
 
 pytestmark = pytest.mark.cluster
@@ -91,10 +92,14 @@ def _is_in_a_pod(process: Path) -> bool:
         return True
 
 
-def armed(target: Target, literal: str) -> Target:
-    """The target with one canary out of a Secret, and another written plainly wherever people write such things."""
+def armed(target: Target, kept: str, literal: str) -> Target:
+    """The target with one canary out of a Secret, and another written plainly wherever people write such things. Where
+    the fault breaks a Secret itself, its value is the first one."""
     manifests = copy.deepcopy(target.manifests)
     body = next(one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"})
+    for one in manifests:
+        if one["kind"] == "Secret":
+            one["data"][target.spec["key"]] = base64.b64encode(kept.encode()).decode()
     body["metadata"]["annotations"]["note"] = literal
     template = body["spec"]["template"]
     template["metadata"]["annotations"] = {"note": literal}
@@ -121,17 +126,19 @@ class Planting(Torture):
 
 
 def objects(torture: Torture, room: str) -> Iterator[tuple[Ref, Json]]:
-    """Everything in the room, in the harness' own namespace, and everything without a namespace."""
+    """Everything in the room, in the harness' own namespace, and everything without a namespace; Secrets whole."""
     for kind in KINDS.values():
         for namespace in (room, "drill-system") if kind.namespaced else ("",):
             for body in torture.cluster.list(kind.name, namespace):
-                yield Ref(kind.name, namespace, body["metadata"]["name"]), body
+                ref = Ref(kind.name, namespace, body["metadata"]["name"])
+                yield ref, hand(torture.cluster).read(ref) if kind.name == "Secret" else body
 
 
 @pytest.mark.parametrize("kind", sorted({target.kind for target in TARGETS}))
 def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
     kept, literal = (f"canary-{secrets.token_hex(12)}{ODD}" for _ in range(2))
-    target = armed(next(one for one in TARGETS if one.kind == kind), literal)
+    target = armed(next(one for one in TARGETS if one.kind == kind), kept, literal)
+    homes = {("Secret", "canary"), target.broken if target.broken[0] == "Secret" else ("Secret", "canary")}
     torture = Planting(local_access, lambda _: None, jobs=1)
     torture.token = kept
     everywhere = [*spellings(kept), *spellings(literal)]
@@ -139,7 +146,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
         room = rooms.get()
         before = torture._declared(target, room)
         died = torture._victim("append:32", target, room, "died")
-        while_dead = list(objects(torture, room))
+        while_dead, broken = list(objects(torture, room)), torture._declared(target, room)
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
         run = torture.lives(target, room, well.name)
@@ -151,6 +158,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert any(ref.name.startswith("drill-undo-") for ref, _ in while_dead), "a fault in force is what is looked at"
+    assert broken != before, "and its write was made"
 
     said = "".join(one.stdout + one.stderr for one in (done, run, judged)).encode()
     assert [spelling for spelling in everywhere if spelling in said] == []
@@ -161,11 +169,11 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
     assert processes.looked > 20
     assert processes.found == set()
 
-    theirs = {target.broken[0], "ReplicaSet", "Pod"}
+    theirs = {*(ref.kind for ref in target.workloads(room)), "ReplicaSet", "Pod"}
     for moment in (while_dead, after):
         for ref, body in moment:
             text = json.dumps(body, ensure_ascii=False).encode() + json.dumps(body).encode()
-            if (ref.kind, ref.name) != ("Secret", "canary"):
+            if (ref.kind, ref.name) not in homes:
                 assert not any(spelling in text for spelling in spellings(kept)), ref
             if ref.kind not in theirs:
                 assert not any(spelling in text for spelling in spellings(literal)), ref

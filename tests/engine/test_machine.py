@@ -36,14 +36,17 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
 from harness.engine.lease import DURATION
 from harness.engine.lease import NAME as LOCK
-from tests.fakes.cluster import FakeCluster, lost_reply
+from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
-from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set_replicas
-from tests.fakes.world import NAMESPACE, SETTINGS, STEP, WORKER, Killed, World
+from tests.fakes.drill import FAULTS, Drill, MemoryJournal, broken_by, experiment_data, set_replicas
+from tests.fakes.world import KEY, KEYS, NAMESPACE, SETTINGS, STEP, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
+TARGETED = {("delete", "Deployment"), ("delete", "Pod"), ("delete", "Secret")}
+"""Writes to what a fault breaks, beside patches of anything."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
+FOREIGN_KEY = "c29tZWJvZHkncw=="
 ENDS_WITHIN = 900.0
 """Virtual seconds in which every controller ends once everything answers: timeout, grace, a lock's life, settling."""
 OVERTAKES_WITHIN = 240
@@ -116,7 +119,7 @@ class Connection:
                 raise lost_reply()
             answer = act(*args, **options)
             self._watcher.written(self._name)
-            if name == "patch" and order != "hold":
+            if (name == "patch" or (name, kind) in TARGETED) and order != "hold":
                 self._has_lock()  # a write that was held up is known by what it may do: nothing, once it was undone
             if order == "die after":
                 self.killed = True
@@ -239,11 +242,11 @@ class Machine(RuleBasedStateMachine):
         head_start=st.sampled_from([12, 20, 0, 30, 60]),
         trouble=st.sampled_from(["", "overtaken", "lose after", "lose before", "die after", "die before", "hold"]),
         what=st.sampled_from(["run", *sorted(COMERS)]),
-        held=st.sampled_from(["Deployment", "ConfigMap"]),
+        record=st.booleans(),
     )
-    def begin(self, kind: str, head_start: int, trouble: str, what: str, held: str) -> None:
+    def begin(self, kind: str, head_start: int, trouble: str, what: str, *, record: bool) -> None:
         """A run, alone for a while; `trouble` comes with its write to the target."""
-        self.kind, self.world = kind, World()
+        self.kind, self.target, self.world = kind, broken_by(kind), World()
         self.before = declared(self.world)
         self.actors: list[Actor] = []
         self.runs: list[Actor] = []
@@ -258,9 +261,9 @@ class Machine(RuleBasedStateMachine):
         self.count = 0
         self.start("run")
         if trouble == "overtaken":
-            self.held_up_before_its_fault(what, held)
+            self.held_up_before_its_fault(what, "ConfigMap" if record else self.target.kind)
             return
-        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, "Deployment"
+        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, self.target.kind
         self.pass_time(head_start)
 
     def held_up_before_its_fault(self, what: str, kind: str) -> None:
@@ -367,12 +370,12 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         order=st.sampled_from(["die before", "die after", "lose before", "lose after", "hold"]),
-        only=st.sampled_from(["Deployment", ""]),
+        only=st.booleans(),
     )
     @precondition(lambda self: self.living)
-    def trouble_at_the_next_write(self, data: st.DataObject, order: str, only: str) -> None:
+    def trouble_at_the_next_write(self, data: st.DataObject, order: str, *, only: bool) -> None:
         connection = data.draw(st.sampled_from(self.living)).seat.cluster
-        connection.order, connection.only = order, only
+        connection.order, connection.only = order, self.target.kind if only else ""
 
     @rule()
     @precondition(lambda self: self.changed() and len(self.living) == 1 and self.living[0].drill is not None)
@@ -424,8 +427,12 @@ class Machine(RuleBasedStateMachine):
     def somebody_edits(self) -> None:
         SEEN["foreign edit"] += 1
         self.foreign = True
-        set_replicas(self.world, FOREIGN)
-        self.kept = FOREIGN
+        if self.target == KEYS:  # the old value is thrown away, and a new one is there
+            body = copied(self.world.cluster.peek(KEYS))
+            self.world.cluster.put({**body, "data": {KEY: FOREIGN_KEY}})
+        else:
+            set_replicas(self.world, FOREIGN)
+        self.kept = self.parts()
 
     @rule()
     @precondition(lambda self: self.changed() and not self.foreign)
@@ -433,19 +440,23 @@ class Machine(RuleBasedStateMachine):
         """A copy of the broken object under its name: still broken, and no longer the one that drills may write to."""
         SEEN["made anew"] += 1
         self.foreign = True
-        body = self.world.deployment
-        FakeCluster.delete(self.world.cluster, WORKER)
+        body = copied(self.world.cluster.peek(self.target))
+        FakeCluster.delete(self.world.cluster, self.target)
         kept = {key: value for key, value in body["metadata"].items() if key not in {"uid", "resourceVersion"}}
         self.world.cluster.put({**body, "metadata": {**kept, "uid": "made-anew"}})
-        self.kept = self.world.deployment["spec"]
+        self.kept = self.parts()
 
-    def is_kept(self) -> bool:
-        spec = self.world.deployment["spec"]
-        return bool((spec["replicas"] if self.kept == FOREIGN else spec) == self.kept)
+    def parts(self) -> object:
+        """What is declared in the target: of a workload that others scaled, how far."""
+        body = self.world.cluster.peek(self.target)
+        if self.target == KEYS:
+            return body.get("data")
+        return body["spec"]["replicas"] if body["spec"]["replicas"] == FOREIGN else body["spec"]
 
     def changed(self) -> bool:
-        spec = next(body["spec"] for body in self.before if body["kind"] == "Deployment")
-        return bool(self.world.deployment["spec"] != spec)
+        body = next(body for body in self.before if body["kind"] == self.target.kind)
+        now = self.world.cluster.peek(self.target)
+        return any(now.get(part) != body.get(part) for part in ("spec", "data"))
 
     def configured(self) -> bool:
         data = next(
@@ -468,7 +479,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nothing_went_wrong(self) -> None:
         assert self.wrong == []
-        assert not self.foreign or self.is_kept(), "what somebody else made was trampled"
+        assert not self.foreign or self.parts() == self.kept, "what somebody else made was trampled"
 
     def judged(self, run: Actor) -> None:
         """The journal can be read and says again what was said; nobody is MET by luck; nothing is told twice."""

@@ -23,6 +23,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 from harness.core.clock import Bounds, Instant
 from harness.core.errors import DrillError, Unreachable
 from harness.ports.cluster import (
+    FIELD_MANAGER,
     AlreadyExists,
     Conflict,
     Forbidden,
@@ -35,6 +36,8 @@ from harness.ports.cluster import (
     WatchEvent,
 )
 from harness.ports.kinds import kind_of
+from harness.ports.sealed import KINDS as SEALED
+from harness.ports.sealed import sealed
 
 T = TypeVar("T")
 Verb = Literal[
@@ -208,13 +211,13 @@ class FakeCluster:
         """The object."""
         kind_of(ref.kind)
         with self._call(Call("get", ref, self._user)):
-            return copied(self._found(ref))
+            return shown(ref.kind, self._found(ref))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """Objects in order of namespace and name."""
         kind_of(kind)
         with self._call(Call("list", Ref(kind, namespace, ""), self._user)):
-            return copied(self._listed(kind, namespace, labels))
+            return [shown(kind, body) for body in self._listed(kind, namespace, labels)]
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """Yes, unless `denied` or `denied_reviews` holds it."""
@@ -265,7 +268,7 @@ class FakeCluster:
                         return
                     state.changed.wait(timeout=0.02)
             for event in pending:
-                yield WatchEvent(event.type, tuple(copied(item) for item in event.items))
+                yield WatchEvent(event.type, tuple(shown(kind, item) for item in event.items))
 
     # ----------------------------------------------------------------------------------------- writes
 
@@ -293,7 +296,7 @@ class FakeCluster:
             body.setdefault("apiVersion", kind.api_version)
             for given in ("uid", "creationTimestamp", "generation"):
                 meta.pop(given, None)
-            return copied(self._store(key, body, None, dry_run=dry_run))
+            return shown(kind.name, self._store(key, body, None, dry_run=dry_run, manager=FIELD_MANAGER))
 
     def replace(self, body: Json) -> Json:
         """Replace at the version that the body carries."""
@@ -301,8 +304,8 @@ class FakeCluster:
         kind, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         ref = Ref(kind.name, namespace, meta["name"])
-        if not meta.get("resourceVersion"):
-            raise _invalid(f"{ref} without metadata.resourceVersion")
+        if not meta.get("resourceVersion") or kind.name in SEALED:
+            raise _invalid(f"{ref} without metadata.resourceVersion, or read without its data")
         call = Call("replace", ref, self._user, body=copied(body))
         with self._call(call):
             return copied(self._update(call, self._found(ref), body, dry_run=False))
@@ -315,8 +318,8 @@ class FakeCluster:
             before = self._found(ref)
             after = copied(before)
             for operation in operations:
-                after = _apply(after, operation)
-            return copied(self._update(call, before, after, dry_run=dry_run))
+                after = _move(after, operation) if operation["op"] == "move" else _apply(after, operation)
+            return shown(ref.kind, self._update(call, before, after, dry_run=dry_run))
 
     def delete(self, ref: Ref, *, uid: str = "") -> None:
         """Remove it at once; with a namespace goes everything in it."""
@@ -376,13 +379,17 @@ class FakeCluster:
             after.pop("status", None)
             if "status" in before:
                 after["status"] = copied(before["status"])
-        return self._store((call.ref.kind, call.ref.namespace, call.ref.name), after, before, dry_run=dry_run)
+        key = (call.ref.kind, call.ref.namespace, call.ref.name)
+        return self._store(key, after, before, dry_run=dry_run, manager=FIELD_MANAGER)
 
-    def _store(self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False) -> Json:
+    def _store(
+        self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False, manager: str = "somebody"
+    ) -> Json:
         """Give the object what a server gives, and keep it. An unchanged object keeps its version."""
         kind, meta = kind_of(key[0]), body["metadata"]
         body.setdefault("apiVersion", kind.api_version)
         _encode_strings(body)
+        _drop_empty(body)
         old = before["metadata"] if before else {}
         meta["uid"] = old.get("uid") or meta.get("uid") or str(uuid.uuid4())
         stamp = datetime.fromtimestamp(int(self._now()), tz=UTC).isoformat().replace("+00:00", "Z")
@@ -391,6 +398,8 @@ class FakeCluster:
             same = before is not None and before.get("spec") == body["spec"]
             meta["generation"] = int(old.get("generation", 0)) + (0 if same else 1)
         meta["resourceVersion"] = old.get("resourceVersion", "")
+        if key[0] in SEALED:
+            _manage(body, before, manager, stamp)
         if body == before:
             return body
         if not dry_run:
@@ -456,6 +465,33 @@ def copied(node: T) -> T:
     return cast("T", [copied(item) for item in node]) if isinstance(node, list) else node
 
 
+def shown(kind: str, body: Json) -> Json:
+    """A copy of a stored object as the port gives it out."""
+    return copied(sealed(kind, body))
+
+
+def _manage(body: Json, before: Json | None, manager: str, stamp: str) -> None:
+    """Note who wrote each member of the data, as the server does: whoever changes a value takes it from all others."""
+    data, old = body.get("data") or {}, (before or {}).get("data") or {}
+    entries = copied(((before or {}).get("metadata") or {}).get("managedFields") or [])
+    changed = {name for name, value in data.items() if name not in old or old[name] != value}
+    for entry in entries:
+        fields = entry["fieldsV1"]["f:data"]
+        kept = {key: value for key, value in fields.items() if key[2:] in data and key[2:] not in changed}
+        entry["fieldsV1"]["f:data"] = kept
+    own = next((entry for entry in entries if entry["manager"] == manager), None)
+    if own is None:
+        own = {"manager": manager, "operation": "Update", "time": stamp, "fieldsV1": {"f:data": {}}}
+        entries.append(own)
+    if changed:
+        own["time"] = stamp
+        own["fieldsV1"]["f:data"] |= {f"f:{name}": {} for name in changed}
+    kept_entries = [entry for entry in entries if entry["fieldsV1"]["f:data"]]
+    body["metadata"].pop("managedFields", None)
+    if kept_entries:
+        body["metadata"]["managedFields"] = kept_entries
+
+
 def no_answer() -> Unreachable:
     """A peer that surely did not get the request."""
     return Unreachable("api-unreachable", "connection refused", expected="an answer", remedy="look")
@@ -517,6 +553,14 @@ def _validate(body: Json) -> None:
         raise _invalid("data must be strings")
 
 
+def _drop_empty(body: Json) -> None:
+    """A server does not keep maps without members."""
+    for holder, names in ((body["metadata"], ("labels", "annotations")), (body, ("data",))):
+        for name in names:
+            if holder.get(name) == {}:
+                del holder[name]
+
+
 def _encode_strings(body: Json) -> None:
     if body["kind"] == "Secret" and "stringData" in body:
         data = body.setdefault("data", {})
@@ -538,6 +582,8 @@ def _apply(body: Json, operation: Json) -> Json:
     found = _step(at, last)
     if op == "test":
         if (None if found is _MISSING else found) != operation["value"]:
+            if body["kind"] in SEALED:
+                raise _conflict(f"{path} is not what it was")
             raise _conflict(f"{path} is {json.dumps(None if found is _MISSING else found)}")
         return body
     if found is _MISSING and (op == "remove" or (op == "replace" and isinstance(at, list))):
@@ -552,6 +598,17 @@ def _apply(body: Json, operation: Json) -> Json:
     else:
         raise _conflict(f"{path} is not there")
     return body
+
+
+def _move(body: Json, operation: Json) -> Json:
+    """The operation `move` of a JSON patch, as RFC 6902 explains it."""
+    source, value = str(operation["from"]), cast("Any", body)
+    for token in source.split("/")[1:]:
+        value = _step(value, token.replace("~1", "/").replace("~0", "~"))
+    if value is _MISSING:
+        raise _conflict(f"{source} is not there")
+    body = _apply(body, {"op": "remove", "path": source})
+    return _apply(body, {"op": "add", "path": operation["path"], "value": value})
 
 
 def _apply_to_list(at: list[Any], last: str, op: str, operation: Json) -> None:

@@ -90,6 +90,7 @@ def declared(world: World) -> list[Json]:
         labels = body["metadata"].get("labels") or {}
         if INBOX_LABEL in labels or notes.LABEL in labels:
             continue
-        metadata = {k: v for k, v in body["metadata"].items() if k not in {"resourceVersion", "generation"}}
+        counted = {"resourceVersion", "generation", "managedFields"}
+        metadata = {k: v for k, v in body["metadata"].items() if k not in counted}
         kept.append({**{k: v for k, v in body.items() if k != "status"}, "metadata": metadata})
     return kept

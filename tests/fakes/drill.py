@@ -25,9 +25,13 @@ from harness.ports.cluster import Identity, Ref
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.world import (
     IMAGE,
+    KEY,
+    KEYS,
     NAMESPACE,
+    REFUSED,
     SETTINGS,
     STEP,
+    WORKER,
     FakeMetrics,
     FakeNotifier,
     FakePager,
@@ -35,6 +39,7 @@ from tests.fakes.world import (
     SteppedFeed,
     World,
 )
+from tests.hands import hand
 
 
 class MemoryJournal:
@@ -113,6 +118,17 @@ FAULTS: dict[str, dict[str, Any]] = {
         "replicas": 2,
         "effect": {"ready_at_most": 2, "within": "60s"},
         "blast_radius": {"pods": 3},
+    },
+    "secret": {
+        "id": "memory",
+        "kind": "secret",
+        "secret": KEYS.name,
+        "key": KEY,
+        "how": "revoke",
+        "consumers": ["deployment/worker"],
+        "replacement": "discard",
+        "effect": {"query": REFUSED, "above": 2.5, "within": "60s"},
+        "blast_radius": {"pods": 5},
     },
 }
 """Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
@@ -337,6 +353,12 @@ def schedule_anywhere(world: World) -> None:
     world.cluster.put(body)
 
 
+def set_key(world: World) -> None:
+    """A new key, and pods that take it up."""
+    hand(world.cluster).write(KEYS, KEY, b"a-new-value-that-opens-the-provider-0")
+    world.restart()
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "config": reconfigure,
     "cpu-limit": lambda world: set_limit(world, "500m", "cpu"),
@@ -344,5 +366,13 @@ MENDS: dict[str, Callable[[World], None]] = {
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "patch": schedule_anywhere,
     "scale": lambda world: set_replicas(world, world.workers),
+    "secret": set_key,
 }
 """What a responder does to put right what a fault of that kind broke."""
+BROKEN: dict[str, Ref] = {"secret": KEYS}
+"""What a fault of that kind writes to, where that is not the workers' Deployment."""
+
+
+def broken_by(kind: str) -> Ref:
+    """The object that a fault of that kind writes to."""
+    return BROKEN.get(kind, WORKER)

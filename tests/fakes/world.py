@@ -6,6 +6,7 @@ the business of the contract suite and of the end-to-end tests. One step is 0.1 
 
 from __future__ import annotations
 
+import base64
 import copy
 import math
 from collections import deque
@@ -33,7 +34,7 @@ from harness.ports.metrics import (
     Series,
     Silence,
 )
-from tests.fakes.cluster import FakeCluster, no_answer
+from tests.fakes.cluster import FakeCluster, copied, no_answer
 
 T = TypeVar("T")
 STEP = 0.1
@@ -43,6 +44,13 @@ SETTINGS = Ref("ConfigMap", NAMESPACE, "worker")
 """What the workers read when they start."""
 IMAGE = "registry.example.org/shop/worker:1"
 """The only one that there is."""
+KEYS = Ref("Secret", NAMESPACE, "keys")
+KEY = "key-current"
+"""The key that some of the workers need; a pod keeps the one that it was started with."""
+NEED_KEY = 3
+"""How many of the workers need the key."""
+REFUSED = "refused"
+"""The query that answers how many workers were refused for their key."""
 EPOCH = 1_800_000_000.0
 
 
@@ -124,8 +132,8 @@ class Mortal(FakeCluster):
 
     def dump(self) -> list[Json]:
         """Every object, for comparing the whole cluster before and after."""
-        kinds = ("ConfigMap", "Deployment", "Lease", "Namespace")
-        return [one for kind in kinds for one in FakeCluster.list(self, kind, "")]
+        kinds = ("ConfigMap", "Deployment", "Lease", "Namespace", "Secret")
+        return [copied(one) for kind in kinds for one in self.listing(kind, "")]
 
     def get(self, ref: Ref) -> Json:
         self._alive()
@@ -214,6 +222,7 @@ class World:
     def __post_init__(self) -> None:
         self.cluster = Mortal(self.clock.now)
         self.scraped: list[tuple[Instant, float]] = []
+        self.refusals: list[tuple[Instant, float]] = []
         self.alert_samples: list[tuple[Instant, str]] = []
         self.pending_since: Instant | None = None
         self.firing_since: Instant | None = None
@@ -225,7 +234,9 @@ class World:
         self._pods: dict[str, _Pod] = {}
         self._serial = 0
         self._rolled_at: Instant | None = None
+        self._told: dict[str, object] = {}
         self.cluster.put(_namespace())
+        self.cluster.put(_keys())
         self.cluster.put(_marker())
         self.cluster.put(_settings())
         self._template: Json = self.cluster.put(self._deployment())["spec"]["template"]
@@ -243,9 +254,10 @@ class World:
         twin = copy.copy(self)
         twin.clock = VirtualClock(self.clock.now())
         twin.cluster = self.cluster.fork(twin.clock.now)
-        for name in ("scraped", "alert_samples", "held", "silenced", "pages"):
+        for name in ("scraped", "refusals", "alert_samples", "held", "silenced", "pages"):
             setattr(twin, name, list(getattr(self, name)))
         twin._pods = {uid: replace(pod) for uid, pod in self._pods.items()}
+        twin._told = dict(self._told)
         return twin
 
     def run_for(self, seconds: float) -> None:
@@ -262,6 +274,7 @@ class World:
             return
         if _crossed(before, now, self.scrape_phase):
             self.scraped.append((_slot(now, self.scrape_phase), math.floor(self.depth)))
+            self.refusals.append((self.scraped[-1][0], sum(pod.refused for pod in self._pods.values())))
         if _crossed(before, now, self.evaluation_phase):
             self._evaluate(_slot(now, self.evaluation_phase))
 
@@ -274,7 +287,10 @@ class World:
             spec = self.cluster.peek(WORKER)["spec"]
         except NotFound:
             self._pods.clear()
+            self._show_pods(now)
             return
+        for uid in [uid for uid, pod in self._pods.items() if not self._is_there(pod)]:
+            del self._pods[uid]
         template = spec["template"]
         if template != self._template:
             # One object for equal templates, so that pods are compared by identity.
@@ -289,10 +305,47 @@ class World:
                 del self._pods[uid]
                 self._add_pod()
         self._scale(spec["replicas"])
+        accepted = self._accepted()
         for pod in self._pods.values():
             if self.kills and pod.ails == "memory":
                 pod.tick(now)
+            pod.refused = pod.needs_key and pod.key not in accepted
+        self._show_pods(now)
         self._sync_status(now)
+
+    def restart(self) -> None:
+        """Every worker is replaced, as by `kubectl rollout restart`."""
+        self._pods.clear()
+        self._reconcile(self.clock.now())
+
+    def _keys(self) -> dict[str, str]:
+        try:
+            return self.cluster.peek(KEYS).get("data") or {}
+        except NotFound:
+            return {}
+
+    def _accepted(self) -> set[str]:
+        """What the provider takes: what is under a name for keys, and not also under one for revoked keys."""
+        keys = self._keys()
+        revoked = {value for name, value in keys.items() if name.startswith("revoked-")}
+        return {value for name, value in keys.items() if name.startswith("key-") and len(value) > 40} - revoked
+
+    def _is_there(self, pod: _Pod) -> bool:
+        try:
+            return bool(self.cluster.peek(Ref("Pod", NAMESPACE, pod.name))["metadata"]["uid"] == pod.uid)
+        except NotFound:
+            return False
+
+    def _show_pods(self, now: Instant) -> None:
+        """Let the API server know the pods as they are."""
+        for uid in [uid for uid in self._told if uid not in self._pods]:
+            self.cluster.drop(Ref("Pod", NAMESPACE, uid.replace("uid", "worker")))
+            del self._told[uid]
+        for uid, pod in self._pods.items():
+            told = (pod.is_ready(now), pod.restarts)
+            if self._told.get(uid) != told:
+                self._told[uid] = told
+                self.cluster.put(pod.body(now))
 
     def _scale(self, wanted: int) -> None:
         """As many pods as declared; the youngest go first."""
@@ -325,8 +378,13 @@ class World:
     def _add_pod(self) -> None:
         self._serial += 1
         uid = f"uid-{self._serial}"
-        ails = _ails(self._template, self._settings())
-        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, self._template, ails, self.clock.now())
+        ails, key = _ails(self._template, self._settings()), self._keys().get(KEY, "")
+        needs_key = sum(pod.needs_key for pod in self._pods.values()) < NEED_KEY
+        pod = _Pod(f"worker-{self._serial}", uid, self._template, ails, self.clock.now(), key, needs_key)
+        pod.refused = needs_key and pod.key not in self._accepted()
+        self._pods[uid] = pod
+        self._told[uid] = ()
+        self.cluster.put(pod.body(self.clock.now()))
 
     def _settings(self) -> Json:
         try:
@@ -357,6 +415,7 @@ class World:
                             {
                                 "name": "worker",
                                 "image": IMAGE,
+                                "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": KEY}}}],
                                 "resources": {
                                     "limits": {"cpu": "500m", "memory": "128Mi"},
                                     "requests": {"cpu": "50m", "memory": "32Mi"},
@@ -393,12 +452,16 @@ class _Pod:
     ails: str
     """Why it cannot work, from its first moment on; "" where it can."""
     born: Instant
+    key: str = ""
+    """The key that it was started with, as the Secret holds it."""
+    needs_key: bool = False
+    refused: bool = False
     restarts: int = 0
     killed_at: Instant | None = None
     next_kill: Instant | None = None
 
     def is_ready(self, now: Instant) -> bool:
-        if self.ails:
+        if self.ails or self.refused:
             return False
         return now - self.born >= 1.0
 
@@ -422,7 +485,13 @@ class _Pod:
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": self.name, "uid": self.uid, "namespace": NAMESPACE, "labels": {"app": "worker"}},
+            "metadata": {
+                "name": self.name,
+                "uid": self.uid,
+                "namespace": NAMESPACE,
+                "labels": {"app": "worker", "pod-template-hash": "1"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "worker-1", "uid": "rs", "controller": True}],
+            },
             "spec": self.template["spec"],
             "status": {
                 "conditions": [{"type": "Ready", "status": "True" if self.is_ready(now) else "False"}],
@@ -463,7 +532,8 @@ class FakeMetrics:
         points = []
         for i in range(round((end - start) / step) + 1):
             at = start + i * step
-            known = [(t, v) for t, v in self._world.scraped if t <= at]
+            series = self._world.refusals if query == REFUSED else self._world.scraped
+            known = [(t, v) for t, v in series if t <= at]
             if not known:
                 continue
             if query.startswith("deriv"):
@@ -686,6 +756,12 @@ def _namespace() -> Json:
         "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {"drill.internal/opt-in": "true"}},
     }
+
+
+def _keys() -> Json:
+    value = base64.b64encode(b"the-value-that-opens-the-provider-0").decode()
+    meta = {"name": KEYS.name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "data": {KEY: value}}
 
 
 def _marker() -> Json:

@@ -7,11 +7,14 @@ missing.
 
 from __future__ import annotations
 
+import base64
 import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.ports.cluster import Json, Ref
+from harness.core.snapshot import snapshot
+from harness.ports.cluster import Cluster, Json, Ref
+from tests.hands import hand
 
 IMAGE_OF = Ref("Deployment", "nova-staging", "worker")
 """Whose image the rows' pods run: it is on the cluster already, and its tag is made from its content."""
@@ -108,6 +111,43 @@ class Target:
                 container["image"] = image
         return found
 
+    def value(self, cluster: Cluster, namespace: str) -> Any:
+        """What is at `path` now."""
+        return at(cluster.get(self.ref(namespace)), self.path)
+
+    def told(self, cluster: Cluster, namespace: str) -> tuple[str, ...]:
+        """How a difference may say what is at `path` now: by a fingerprint, where texts may be secrets."""
+        shown = at(snapshot(cluster.get(self.ref(namespace))), self.path)
+        return (f"-> {shown}", f'-> "{shown}"')
+
+    def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
+        """Somebody else's hand on it."""
+        cluster.patch(self.ref(namespace), [{"op": "replace", "path": self.path, "value": value}])
+
+
+@dataclass(frozen=True)
+class SecretTarget(Target):
+    """A row whose values are not for the harness to see: `before`, `after` and `foreign` say whose they are."""
+
+    def value(self, cluster: Cluster, namespace: str) -> Any:
+        """Whose value is under the key."""
+        found = hand(cluster).read(self.ref(namespace))["data"].get(self.spec["key"])
+        return {None: NOTHING, KEY_VALUE: THERE, base64.b64encode(FOREIGN_VALUE).decode(): FOREIGN}.get(found, DRILLS)
+
+    def told(self, cluster: Cluster, namespace: str) -> tuple[str, ...]:
+        """Whose it is, and nothing of what it is."""
+        return (f"holds {self.value(cluster, namespace)}",)
+
+    def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
+        """Somebody else puts a value of theirs under the key."""
+        assert value == FOREIGN
+        hand(cluster).write(self.ref(namespace), self.spec["key"], FOREIGN_VALUE)
+
+
+THERE, NOTHING, DRILLS, FOREIGN = "what was there", "nothing", "a drill's value", "somebody else's value"
+FOREIGN_VALUE = b"a value that somebody else put there"
+KEY_VALUE = base64.b64encode(b"the-value-of-the-row-0123456789abcdef").decode()
+
 
 @dataclass(frozen=True)
 class _Pods:
@@ -154,6 +194,41 @@ _ALL_AT_ONCE = {"rollingUpdate": {"maxUnavailable": "100%", "maxSurge": 0}}
 _MEASURED = {"query": "vector(1)", "above": 0, "within": "60s"}
 _SETTINGS = {"MODE": "fast", "BATCH": "10"}
 _VARIABLES = [{"name": name, "value": value} for name, value in _SETTINGS.items()]
+_KEY = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key-current", "optional": True}}}
+
+
+def _secret(name: str, how: str, after: str, consumer: Json | None = None) -> Target:
+    """A Secret, and with a consumer what takes the key into its environment."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "keys", "labels": {"app": "keys"}, "annotations": {"team": "model"}},
+        "type": "Opaque",
+        "data": {"key-current": KEY_VALUE, "other": KEY_VALUE},
+    }
+    of = [] if consumer is None else [f"{consumer['kind'].lower()}/{consumer['metadata']['name']}"]
+    return SecretTarget(
+        kind="secret",
+        name=name,
+        broken=("Secret", "keys"),
+        manifests=(secret, *([] if consumer is None else [consumer])),
+        spec={
+            "id": "broken",
+            "kind": "secret",
+            "secret": "keys",
+            "key": "key-current",
+            "how": how,
+            "consumers": of,
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        path="/data/key-current",
+        before=THERE,
+        after=after,
+        foreign=FOREIGN,
+        proof="key-current of secret/keys",
+    )
+
 
 TARGETS: tuple[Target, ...] = (
     Target(
@@ -391,7 +466,15 @@ TARGETS: tuple[Target, ...] = (
         foreign=1,
         proof="statefulset/row scaled to 0: 0 ready",
     ),
-)
+    _secret("revoke", "revoke", NOTHING, _Pods(more={"env": [_KEY]}).workload("Deployment", "caller", 2)),
+    _secret(
+        "rotate", "rotate", DRILLS,
+        _Pods(more={"env": [_KEY]}).workload(
+            "StatefulSet", "callers", 2, serviceName="callers", podManagementPolicy="Parallel"
+        ),
+    ),
+    _secret("garble", "garble", DRILLS),
+)  # fmt: skip
 
 
 def at(body: Json, pointer: str) -> Any:

@@ -29,6 +29,7 @@ from harness.clusters.provider import Access
 from harness.core.workload import unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.hands import hand
 from tests.torture.victim import MEASURED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,8 +174,8 @@ class Torture:
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
     def _declared(self, target: Target, room: str) -> list[Json]:
-        """The target's objects without what only the API server and its controllers write."""
-        bodies = [self.cluster.get(ref) for ref in target.refs(room)]
+        """The target's objects without what only the API server and its controllers write; Secrets whole."""
+        bodies = [hand(self.cluster).read(ref) for ref in target.refs(room)]
         for body in bodies:
             body.pop("status", None)
             for name in ("resourceVersion", "generation", "managedFields"):

@@ -21,6 +21,10 @@ from harness.ports.payload import parsed
 from harness.ports.retry import Transient, seconds_wished
 
 _PATCH_DID_NOT_APPLY = "the server rejected our request due to an error in our request"
+_DENIED = re.compile(r"^.{0,400}?\bdenied (the )?request", re.DOTALL)
+_OUR_POLICY = re.compile(r"""^\S+ "[^"]*" is forbidden: ValidatingAdmissionPolicy 'drill-[a-z-]+' with binding""")
+_NO_VALUES = (401, 403, 404, 409)
+"""Codes whose words are the API server's own, a policy's aside, and name nothing but the object and the user."""
 _POLICY = re.compile(r'^(\S+ "[^"]*" is forbidden: |admission webhook "[^"]*" denied the request)')
 
 
@@ -30,17 +34,20 @@ class Expired(Unreachable):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What we asked, for the error's sentence; `writes` when a lost reply leaves the outcome open."""
+    """What we asked, for the error's sentence; `writes` when a lost reply leaves the outcome open, `sealed` when the
+    API server's words may hold what must not be told: a refused patch of a Secret is answered with its data."""
 
     what: str
     writes: bool = False
+    sealed: bool = False
 
 
 def failure(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> DrillError:
     """The error that an answer of 4xx or 5xx means."""
     refusal = _status_of(body)
     message = str(refusal.get("message") or body[:8000].decode("utf-8", "replace").strip() or "no text")[:2000]
-    fact = f"the API server answered {status} to {asked.what}: {message}"
+    told = _without_values(status, refusal, message) if asked.sealed else message
+    fact = f"the API server answered {status} to {asked.what}: {told}"
     if status in (401, 403) or (status in (413, 422) and _POLICY.match(message)):
         return _forbidden(status, fact, message)
     if status == 404:
@@ -53,7 +60,7 @@ def failure(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) 
     if status == 409:
         return _conflict_or_exists(refusal, fact)
     if status == 410:
-        return expired(asked, message)
+        return expired(asked, told)
     if status == 422 and _precondition_failed(refusal, message):
         return conflict(fact)
     if status == 429 or status >= 500:
@@ -64,6 +71,17 @@ def failure(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) 
         expected="an object that the API server accepts",
         remedy="correct the field that the answer names",
     )
+
+
+def _without_values(status: int, refusal: dict[str, Any], message: str) -> str:
+    """What a refusal about a Secret says, without any words in which a value may stand: the name of a policy of others
+    but not its reasons, the fields that are wrong but not what is in them."""
+    if (denied := _DENIED.match(message)) and not _OUR_POLICY.match(message):
+        return f"{denied[0]} (its words are not shown)"
+    if refusal and (denied or status in _NO_VALUES or message == _PATCH_DID_NOT_APPLY):
+        return message
+    fields = [f"{cause.get('field', '?')} ({cause.get('reason', '?')})" for cause in _causes(refusal)]
+    return f"{refusal.get('reason', 'no reason')}, {', '.join(fields) or 'no field named'} (its words are not shown)"
 
 
 def expired(asked: Asked, message: str) -> Expired:
@@ -142,14 +160,21 @@ def _conflict_or_exists(refusal: dict[str, Any], fact: str) -> DrillError:
 
 
 def _precondition_failed(refusal: dict[str, Any], message: str) -> bool:
-    details = refusal.get("details")
-    details = details if isinstance(details, dict) else {}
-    causes = details.get("causes")
-    causes = [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
+    details, causes = _details(refusal), _causes(refusal)
     if message == _PATCH_DID_NOT_APPLY or (not details.get("name") and not causes):
         return True
     fields = {str(cause.get("field")) for cause in causes}
     return bool(fields) and fields <= {"metadata.uid", "metadata.resourceVersion"}
+
+
+def _details(refusal: dict[str, Any]) -> dict[str, Any]:
+    details = refusal.get("details")
+    return details if isinstance(details, dict) else {}
+
+
+def _causes(refusal: dict[str, Any]) -> list[dict[str, Any]]:
+    causes = _details(refusal).get("causes")
+    return [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
 
 
 def _unwell(asked: Asked, status: int, headers: Mapping[str, str], fact: str) -> Unreachable:

@@ -18,13 +18,15 @@ from urllib.parse import quote
 from harness.adapters.kubernetes.answers import Asked, conflict, unreachable
 from harness.adapters.kubernetes.pointer import difference
 from harness.adapters.kubernetes.watching import Watch, filled
-from harness.adapters.kubernetes.wire import JSON_PATCH, Reply, Timing, Wire
+from harness.adapters.kubernetes.wire import JSON, JSON_PATCH, METADATA, METADATA_LIST, Reply, Timing, Wire
 from harness.core.clock import Bounds, Instant
 from harness.core.errors import BadInput, DrillError
 from harness.ports.cluster import FIELD_MANAGER, Conflict, Identity, Invalid, Json, NotFound, Ref, WatchEvent
 from harness.ports.endpoint import ApiServer
 from harness.ports.kinds import kind_of
 from harness.ports.retry import patiently
+from harness.ports.sealed import KINDS as SEALED
+from harness.ports.sealed import sealed
 from harness.ports.stamps import Stamp, compare, http_date
 
 if TYPE_CHECKING:
@@ -178,14 +180,17 @@ class KubeCluster:
 
     def get(self, ref: Ref) -> Json:
         """The object."""
-        return self._read(kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"get {ref}"))
+        path = kind_of(ref.kind).path(ref.namespace, ref.name)
+        asked = Asked(f"get {ref}", sealed=ref.kind in SEALED)
+        return sealed(ref.kind, self._read(path, asked, accept=_accept(ref.kind)))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """All objects matching a label selector, each with apiVersion and kind filled in."""
         of = kind_of(kind)
         query = [("labelSelector", labels)] if labels else []
-        asked = Asked(f"list {of.plural} in {namespace or 'the cluster'}")
-        return filled(of, self._read(of.path(namespace), asked, query), asked)
+        asked = Asked(f"list {of.plural} in {namespace or 'the cluster'}", sealed=kind in SEALED)
+        accept = METADATA_LIST if kind in SEALED else JSON
+        return filled(of, self._read(of.path(namespace), asked, query, accept), asked)
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """Whether we may. `kind` may name a subresource: "Deployment/scale"."""
@@ -237,16 +242,24 @@ class KubeCluster:
         """Create it, once."""
         of, meta = kind_of(str(body.get("kind", ""))), body.get("metadata") or {}
         name = meta.get("name") or f"{meta.get('generateName', '')}…"
-        asked = Asked(f"create {Ref(of.name, meta.get('namespace', ''), name)}", writes=not dry_run)
+        ref = Ref(of.name, meta.get("namespace", ""), name)
+        asked = Asked(f"create {ref}", writes=not dry_run, sealed=of.name in SEALED)
         body = {"apiVersion": of.api_version, **body}
-        return self._wire.json(
-            "POST", of.path(meta.get("namespace", "")), asked, query=_STRICT + (_DRY if dry_run else ()), body=body
-        )
+        query = _STRICT + (_DRY if dry_run else ())
+        path, accept = of.path(ref.namespace), _accept(of.name)
+        return sealed(of.name, self._wire.json("POST", path, asked, query=query, body=body, accept=accept))
 
     def replace(self, body: Json) -> Json:
         """Replace it at its metadata.resourceVersion, once. Raises Invalid where that is missing."""
         of, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
         ref = Ref(of.name, meta.get("namespace", ""), meta["name"])
+        if of.name in SEALED:
+            raise Invalid(
+                "replace-without-data",
+                f"{ref} was to be replaced, and is read without its data",
+                expected="a patch: what was read is not the whole of it",
+                remedy="patch what is to change",
+            )
         if not meta.get("resourceVersion"):
             raise Invalid(
                 "replace-without-version",
@@ -261,12 +274,15 @@ class KubeCluster:
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
         path = kind_of(ref.kind).path(ref.namespace, ref.name)
-        asked = Asked(f"patch {ref}", writes=not dry_run)
-        query = _STRICT + (_DRY if dry_run else ())
+        asked = Asked(f"patch {ref}", writes=not dry_run, sealed=ref.kind in SEALED)
+        query, accept = _STRICT + (_DRY if dry_run else ()), _accept(ref.kind)
         try:
-            return self._wire.json("PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH)
+            answer = self._wire.json(
+                "PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH, accept=accept
+            )
+            return sealed(ref.kind, answer)
         except Conflict as error:
-            seen = self._what_differs(path, operations)
+            seen = self._what_differs(ref, operations)
             raise (conflict(f"{ref} was not patched: {seen}") if seen else error) from error
 
     def delete(self, ref: Ref, *, uid: str = "") -> None:
@@ -299,18 +315,23 @@ class KubeCluster:
     def _patient(self, call: Callable[[], T]) -> T:
         return patiently(call, stop=self._stop, budget=self._timing.budget)
 
-    def _read(self, path: str, asked: Asked, query: Sequence[tuple[str, str]] = ()) -> Json:
-        return self._patient(lambda: self._wire.json("GET", path, asked, query=query))
+    def _read(self, path: str, asked: Asked, query: Sequence[tuple[str, str]] = (), accept: str = JSON) -> Json:
+        return self._patient(lambda: self._wire.json("GET", path, asked, query=query, accept=accept))
 
     def _review(self, path: str, body: Json, what: str) -> Json:
         return self._patient(lambda: self._wire.json("POST", path, Asked(what), body=body))
 
-    def _what_differs(self, path: str, operations: Sequence[Json]) -> str:
+    def _what_differs(self, ref: Ref, operations: Sequence[Json]) -> str:
+        path = kind_of(ref.kind).path(ref.namespace, ref.name)
         try:
-            found = self._wire.json("GET", path, Asked("what differs"))
+            found = self._wire.json("GET", path, Asked("what differs"), accept=_accept(ref.kind))
         except DrillError:
             return ""
-        return difference(found, operations)
+        return difference(sealed(ref.kind, found), operations)
+
+
+def _accept(kind: str) -> str:
+    return METADATA if kind in SEALED else JSON
 
 
 def _plain_files(paths: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.ports.cluster import Json
+from harness.ports.sealed import KINDS as SEALED
 
 
 def find(body: Any, pointer: str) -> Any:
@@ -24,9 +25,9 @@ def find(body: Any, pointer: str) -> Any:
 
 
 def difference(body: Json, operations: Sequence[Json]) -> str:
-    """What of `operations` does not fit `body`, in words; empty where that cannot be said: it changed in between, or
-    an operation before it changes what a later one finds. Values of a Secret are not shown."""
-    quiet, touched = body.get("kind") == "Secret", set[str]()
+    """What of `operations` does not fit `body`, in words; empty where that cannot be said: it changed in between, an
+    operation before it changes what a later one finds, or it is about the data of an object that is read without."""
+    touched = {f"/{name}/" for name in ("data", "stringData")} if body.get("kind") in SEALED else set[str]()
     for operation in operations:
         path, op = str(operation["path"]), operation["op"]
         if any(f"{path}/".startswith(parent) or parent.startswith(f"{path}/") for parent in touched):
@@ -36,8 +37,6 @@ def difference(body: Json, operations: Sequence[Json]) -> str:
         except KeyError:
             found = None
         if op == "test" and found != operation["value"]:
-            if quiet:
-                return f"{path} is not what it was"
             return f"{path} is {_shown(found)} and not {_shown(operation['value'])}"
         if op == "remove" and found is None:
             return f"{path} is not there"

@@ -18,12 +18,14 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.adapters.kubernetes.answers import Asked, Expired, expired, unreachable
-from harness.adapters.kubernetes.wire import Wire
+from harness.adapters.kubernetes.wire import JSON, METADATA, METADATA_LIST, Wire
 from harness.core.errors import DrillError, Unreachable
 from harness.ports.cluster import Json, WatchEvent
 from harness.ports.kinds import Kind
 from harness.ports.payload import parsed
 from harness.ports.retry import Transient
+from harness.ports.sealed import KINDS as SEALED
+from harness.ports.sealed import sealed
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -48,7 +50,8 @@ class Watch:
         # RBAC lets a watch be granted by resourceNames only where it selects by metadata.name.
         chosen = (("labelSelector", labels), ("fieldSelector", f"metadata.name={name}" if name else ""))
         self._selector = tuple((key, value) for key, value in chosen if value)
-        self._asked = Asked(f"watch {kind.plural}" + (f" in {namespace}" if namespace else ""))
+        self._sealed = kind.name in SEALED
+        self._asked = Asked(f"watch {kind.plural}" + (f" in {namespace}" if namespace else ""), sealed=self._sealed)
         self._stop = stop
         self._over = Flag()
         self._queue: SimpleQueue[WatchEvent | DrillError] = SimpleQueue()
@@ -103,7 +106,8 @@ class Watch:
             self._back_off()
 
     def _list(self) -> None:
-        answer = self._wire.json("GET", self._path, self._asked, query=self._selector)
+        accept = METADATA_LIST if self._sealed else JSON
+        answer = self._wire.json("GET", self._path, self._asked, query=self._selector, accept=accept)
         version = (answer.get("metadata") or {}).get("resourceVersion")
         if not version:
             raise unreachable(self._asked, "its list has no version to go on from", sent=True)
@@ -122,7 +126,8 @@ class Watch:
             ("timeoutSeconds", str(max(1, int(self._timing.watch)))),
         )
         silence = self._timing.watch + self._timing.grace
-        response = self._wire.open(self._path, self._asked, query=query, silence=silence)
+        accept = METADATA if self._sealed else JSON
+        response = self._wire.open(self._path, self._asked, query=query, silence=silence, accept=accept)
         with self._lock:
             self._response = response
         if self._over.is_set():
@@ -161,7 +166,7 @@ class Watch:
         if kind in _TYPES and not _is_object(body):
             raise unreachable(self._asked, "a line of the stream holds no object of the API", sent=True)
         if kind in _TYPES:
-            self._queue.put(WatchEvent(_TYPES[kind], items=(body,)))
+            self._queue.put(WatchEvent(_TYPES[kind], items=(sealed(self._kind.name, body),)))
         self._version = version
 
     def _failed(self, status: Json) -> None:
@@ -199,7 +204,7 @@ def filled(kind: Kind, answer: dict[str, Any], asked: Asked) -> list[Json]:
     items = answer.get("items") or []
     if not isinstance(items, list) or not all(_is_object(item) for item in items):
         raise unreachable(asked, "its list holds something that is no object of the API", sent=True)
-    return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in items]
+    return [sealed(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **item}) for item in items]
 
 
 def _is_object(item: Any) -> bool:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
 JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for an object, or for each event of a watch, without anything but its metadata."""
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 JSON_PATCH = "application/json-patch+json"
 
 
@@ -69,10 +72,11 @@ class Wire:
         query: Sequence[tuple[str, str]] = (),
         body: Any = None,
         content: str = JSON,
+        accept: str = JSON,
     ) -> Reply:
         """The whole answer. Raises the port's errors; Transient where asking again makes sense."""
         try:
-            response = self._send(method, path, query, body, content, self.timing.read)
+            response = self._send(method, path, query, body, content, accept, self.timing.read)
             data = _whole(response.response)
         except self._failures as error:
             raise self._lost(asked, error) from error
@@ -91,9 +95,10 @@ class Wire:
         query: Sequence[tuple[str, str]] = (),
         body: Any = None,
         content: str = JSON,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """The answer's JSON object."""
-        reply = self.request(method, path, asked, query=query, body=body, content=content)
+        reply = self.request(method, path, asked, query=query, body=body, content=content, accept=accept)
         try:
             found = parsed(reply.body)
         except ValueError as error:
@@ -102,10 +107,12 @@ class Wire:
             raise unreachable(asked, "its answer is not an object of the API", sent=True)
         return found
 
-    def open(self, path: str, asked: Asked, *, query: Sequence[tuple[str, str]], silence: float) -> BaseHTTPResponse:
+    def open(
+        self, path: str, asked: Asked, *, query: Sequence[tuple[str, str]], silence: float, accept: str = JSON
+    ) -> BaseHTTPResponse:
         """A stream whose reads fail after `silence` seconds without a byte."""
         try:
-            response = self._send("GET", path, query, None, JSON, silence)
+            response = self._send("GET", path, query, None, JSON, accept, silence)
             if not 200 <= response.status < 300:
                 raise failure(asked, response.status, response.headers, _whole(response.response))
             if response.response.headers.get("Content-Encoding"):
@@ -134,9 +141,16 @@ class Wire:
             raise unreachable(asked, "the stream was cut inside a line", sent=True)
 
     def _send(
-        self, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content: str, read: float
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Any,
+        content: str,
+        accept: str,
+        read: float,
     ) -> RESTResponse:
-        headers = {"Accept": JSON, "Accept-Encoding": IDENTITY}
+        headers = {"Accept": accept, "Accept-Encoding": IDENTITY}
         if body is not None:
             headers["Content-Type"] = content
         request = self._client.param_serialize(
