@@ -15,7 +15,8 @@ pytestmark = pytest.mark.cluster
 
 def sample(points: list[Point]) -> list[Point]:
     """Where most can go wrong: the record is there and the fault is not; the write is about to be sent, or was sent
-    and nobody knows; the effect is there; the undo was sent and nobody knows; its record is not yet removed."""
+    and nobody knows; the effect is there; the undo is about to be sent, or was sent and nobody
+    knows; its record is not yet removed."""
 
     def first(kind: str, what: str, moment: str = "", *, last: bool = False) -> Point:
         found = [p for p in points if p.kind == kind and p.what.startswith(what) and p.moment == moment]
@@ -26,6 +27,7 @@ def sample(points: list[Point]) -> list[Point]:
         first("append", "inject.started"),
         first("write", "patch", "after"),
         first("append", "effect.proved"),
+        first("append", "undo.started"),
         first("write", "patch", "after", last=True),
         first("append", "undo.done"),
     ]
