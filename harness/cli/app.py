@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -191,10 +191,12 @@ def series(
     from harness import wiring
     from harness.report.series import as_data
 
-    def each(name: str, number: int, of: int) -> RunOutcome:
+    def each(name: str, number: int, of: int, fading: Collection[str]) -> RunOutcome:
         with _screen(settings.output) as screen:
             screen.progress.say(f"experiment {number} of {of}: {name}")
-            return _drilled(screen, settings, name, profile=profile, responder=responder, setup=not no_setup)
+            return _drilled(
+                screen, settings, name, profile=profile, responder=responder, setup=not no_setup, fading=fading
+            )
 
     def refused(error: DrillError) -> None:
         tell(error, known)
@@ -206,7 +208,14 @@ def series(
 
 
 def _drilled(
-    screen: Screen, settings: Settings, experiment: str, *, profile: str | None, responder: str | None, setup: bool
+    screen: Screen,
+    settings: Settings,
+    experiment: str,
+    *,
+    profile: str | None,
+    responder: str | None,
+    setup: bool,
+    fading: Collection[str] = (),
 ) -> RunOutcome:
     """Run one experiment on a screen, and say how it ended."""
     from harness import wiring
@@ -221,6 +230,7 @@ def _drilled(
             progress=screen.progress,
             on_event=screen.on_event,
             on_view=screen.on_view,
+            fading=fading,
         )
     except DrillError:
         screen.broken_off(settings.runs)

@@ -7,7 +7,7 @@ lock is given back when a check fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,8 +81,10 @@ class Preflight:
         wait: Callable[[float], bool],
         say: Callable[[str], None],
         needs: Sequence[guards.Need] = (),
+        fading: Collection[str] = (),
     ) -> None:
-        """`needs` are the permissions that reaching the peers and starting the responder take."""
+        """`needs` are the permissions that reaching the peers and starting the responder take; `fading` the alerts
+        that a drill of ours has just raised, and that may be on their way out."""
         self._experiment = experiment
         self._peers = peers
         self._faults = faults
@@ -91,6 +93,7 @@ class Preflight:
         self._wait = wait
         self._say = say
         self._needs = needs
+        self._fading = frozenset(fading)
         self._recovered = 0
         self.marker: Json = {}
 
@@ -312,11 +315,13 @@ class Preflight:
             tell(f"{len(silences)} silences looked at")
 
     def _settled(self) -> list[Rule]:
-        """The loaded rules as they are now. Where a dead run was just undone its alert is still on its way out, so it
-        is given time; an alert that nobody of us caused is given none."""
+        """The loaded rules as they are now. Where a dead run was just undone, or a drill ended just before, its alert
+        is still on its way out, so it is given time; an alert that nobody of us caused is given none."""
         deadline = self._clock.now() + RESOLVE_GRACE
         loaded = self._peers.metrics.rules()
-        while self._recovered and any(active_of(alert, loaded) for alert in self._experiment.alerts):
+        while (self._recovered and any(active_of(alert, loaded) for alert in self._experiment.alerts)) or any(
+            rule.alert in self._fading and rule.state != "inactive" for rule in loaded
+        ):
             if self._clock.now() >= deadline or not self._wait(1.0):
                 break
             loaded = self._peers.metrics.rules()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.errors import BadInput, DrillError, ExitCode
@@ -24,12 +24,13 @@ _WORDS = {
 def run_series(
     experiments: Sequence[str],
     profile: str | None,
-    run: Callable[[str, int, int], RunOutcome],
+    run: Callable[[str, int, int, Collection[str]], RunOutcome],
     tell: Callable[[DrillError], None],
 ) -> SeriesOutcome:
     """Run these experiments, or all that there are where none is named, and tabulate how they ended.
 
-    `run` is given a name, its number and how many there are. Every file is read before the first run; raises BadInput
+    `run` is given a name, its number, how many there are, and the alerts of those before, which may still be on their
+    way out. Every file is read before the first run; raises BadInput
     where one of them, or its profile, cannot be. A run that is refused is told and the next one begins. Where
     something could not be put back, or somebody asked a run to stop, nothing more is drilled.
     """
@@ -37,8 +38,11 @@ def run_series(
     from harness.report.series import Outcome, table
 
     names = tuple(experiments) or loading.names(ROOT)
+    raised: dict[str, tuple[str, ...]] = {}
     for name in names:
-        choose_profile(loading.load(loading.find(name, ROOT)).experiment, profile)
+        experiment = loading.load(loading.find(name, ROOT)).experiment
+        choose_profile(experiment, profile)
+        raised[name] = tuple(alert.name for alert in experiment.alerts)
     if not names:
         raise BadInput(
             "no-experiments",
@@ -50,7 +54,8 @@ def run_series(
     codes: list[ExitCode] = []
     for index, name in enumerate(names):
         try:
-            done = run(name, index + 1, len(names))
+            before = {alert for earlier in names[:index] for alert in raised[earlier]}
+            done = run(name, index + 1, len(names), before)
         except DrillError as error:
             tell(error)
             codes.append(error.exit_code)

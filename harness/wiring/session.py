@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -70,8 +70,11 @@ def run_drill(
     progress: Progress,
     on_event: Callable[[Record], None],
     on_view: Callable[[View], None] | None = None,
+    fading: Collection[str] = (),
 ) -> RunOutcome:
     """Set up what is missing, run one experiment, undo it, judge it, write its reports.
+
+    `fading` are alerts that a drill before this one raised: they are given time to resolve.
 
     Raises DrillError where the run was refused or could not be undone; the journal and the report of what happened
     are written all the same.
@@ -84,7 +87,9 @@ def run_drill(
     phases = Phases()
     with terminable():
         access = set_up(settings, profile_name, setup=setup, progress=progress, phases=phases)
-        session = _Session(settings, access, loaded.experiment, str(loaded.path), profile_name, mode, phases, progress)
+        session = _Session(
+            settings, access, loaded.experiment, str(loaded.path), profile_name, mode, phases, progress, fading
+        )
         return session.run(on_event, on_view)
 
 
@@ -101,6 +106,7 @@ class _Session:
         responder: str,
         phases: Phases,
         progress: Progress,
+        fading: Collection[str] = (),
     ) -> None:
         from harness import catalog
         from harness.adapters.system_clock import SystemClock
@@ -114,6 +120,7 @@ class _Session:
         self._responder = responder
         self._phases = phases
         self._progress = progress
+        self._fading = fading
         self._faults = catalog.faults()
         self._clock = SystemClock()
         self._stop = Flag()
@@ -187,6 +194,7 @@ class _Session:
         preflight = Preflight(
             self._experiment, peers, self._faults, self._clock, recorder.add, wait, self._progress.say,
             peer_needs(self._settings) + (autopilot_needs() if self._responder == "autopilot" else ()),
+            self._fading,
         )  # fmt: skip
         namespace = self._experiment.namespace
         with contextlib.ExitStack() as held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,7 +59,7 @@ class Stub(ModuleType):
         self,
         experiments: Sequence[str],
         profile: str | None,
-        run: Callable[[str, int, int], RunOutcome],
+        run: Callable[[str, int, int, Collection[str]], RunOutcome],
         tell: Callable[[DrillError], None],
     ) -> SeriesOutcome:
         self.calls.append(("run_series", (), {}))

@@ -376,7 +376,8 @@ def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(ar
         area.refused(missing, "drill-runner", "scale", "deployment/app", "--replicas=1")
         area.refused(missing, "drill-runner", "scale", "statefulset/db", "--replicas=1")
         configured = area.patch(SETTINGS, op("/data/a", "1"), kind="configmap")
-        area.refused("by the runner where the namespace has opted in", "drill-runner", *configured)
+        area.refused("by runner and autopilot where the namespace has opted in", "drill-runner", *configured)
+        area.refused("by runner and autopilot where the namespace has opted in", "drill-autopilot", *configured)
         area.passes("drill-sweeper", *configured)
         area.passes("drill-sweeper", *lower)
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=1")
@@ -655,7 +656,7 @@ def test_texts_of_config_maps_may_change_and_go_back(area: Try, who: str) -> Non
     assert (body["data"], body["metadata"]["labels"]) == ({"a": "1"}, {"app": "x"})
 
 
-@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])
+@pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper", "drill-autopilot"])
 @pytest.mark.parametrize(
     "one",
     [
@@ -679,10 +680,10 @@ def test_nothing_else_of_a_config_map_may_change(area: Try, who: str, one: dict[
                 cluster.patch(Ref("ConfigMap", area.namespace, SETTINGS), [one, *more])
 
 
-def test_who_is_neither_runner_nor_sweeper_changes_no_config_map_of_others(area: Try) -> None:
-    by_whom = "are changed by the sweeper, and by the runner"
-    area.refused(by_whom, "drill-autopilot", *area.patch(SETTINGS, op("/data/a", "3"), kind="configmap"))
-    area.refused(by_whom, "drill-autopilot", *area.patch(SETTINGS, op(FENCE, "3"), kind="configmap"))
+def test_who_is_none_of_those_that_drill_changes_no_config_map_of_others(area: Try) -> None:
+    by_whom = "are changed by the sweeper, and by runner and autopilot"
+    area.refused(by_whom, "drill-reader", *area.patch(SETTINGS, op("/data/a", "3"), kind="configmap"))
+    area.refused(by_whom, "drill-reader", *area.patch(SETTINGS, op(FENCE, "3"), kind="configmap"))
 
 
 @pytest.mark.parametrize("who", ["drill-runner", "drill-sweeper"])

@@ -35,7 +35,13 @@ def test_other_annotations_of_the_template_are_declared() -> None:
 
 
 def test_objects_without_a_template_are_as_they_are() -> None:
-    for spec in ({}, {"template": None}, {"template": {"spec": {}}}, {"template": {"metadata": {"annotations": {}}}}):
+    specs: list[dict[str, Any]] = [
+        {},
+        {"template": None},
+        {"template": {"spec": {}}},
+        {"template": {"metadata": {"annotations": {}}}},
+    ]
+    for spec in specs:
         body = {"kind": "Thing", "metadata": {"name": "t"}, "spec": spec}
         assert snapshot(body)["spec"] == spec
     assert snapshot({"kind": "Secret", "metadata": {"name": "s"}})["metadata"] == {"name": "s"}
