@@ -23,9 +23,12 @@ def iso(ms: int) -> str:
 
 def log(event: str, **facts: object) -> None:
     """One JSON line on standard output; flushed, because the next moment may be a SIGKILL."""
-    line = json.dumps({"at": iso(time.time_ns() // 1_000_000), "event": event, **facts}, default=str)
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(_line(event, facts))
     sys.stdout.flush()
+
+
+def _line(event: str, facts: dict[str, object]) -> str:
+    return json.dumps({"at": iso(time.time_ns() // 1_000_000), "event": event, **facts}, default=str) + "\n"
 
 
 def stop_on_signals() -> threading.Event:
@@ -33,8 +36,9 @@ def stop_on_signals() -> threading.Event:
     stop = threading.Event()
 
     def handler(number: int, _frame: object) -> None:
-        log("stopping", signal=signal.Signals(number).name)
         stop.set()
+        # Past the buffer: the signal may have come in the middle of a line, and a buffer is not to be entered twice.
+        os.write(1, _line("stopping", {"signal": signal.Signals(number).name}).encode())
 
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)

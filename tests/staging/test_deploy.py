@@ -209,6 +209,7 @@ def test_secrets_are_made_once_and_never_on_a_command_line(cluster: FakeKubectl)
     cluster.answer("kustomize", out=json.dumps({"kind": "ConfigMap", "metadata": {"name": "c-1"}}))
     cluster.answer("get configmaps", out=json.dumps({"items": []}))
     cluster.answer("get secret llm-key", out="secret/llm-key")
+    cluster.answer("get secret sync-signing-key", out="secret/sync-signing-key")
     steady(cluster)
     deploy(cluster)
     assert [call for call in cluster.writes if call.startswith("create")] == ["create --filename=-"]

@@ -31,6 +31,8 @@ PROFILES = ("smoke", "gameday")
 TIMINGS = ("scrape_interval", "scrape_timeout", "evaluation_interval", "for", "group_wait", "group_interval")
 RULES = sorted(path.name for path in (MANIFESTS / "overlays" / "smoke").glob("*.rules.yaml"))
 LOWERED_MIB = 64
+KEEPERS = {"llm-provider": "llm-key", "sync-gateway": "sync-signing-key"}
+"""Who checks keys, and the Secret that holds them."""
 Doc = dict[str, Any]
 
 
@@ -79,7 +81,7 @@ def test_pods_are_confined(deployment: Doc) -> None:
     spec = deployment["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] == "llm-provider")
+    assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] in KEEPERS)
     for container in spec["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -114,27 +116,58 @@ def test_a_bad_rollout_takes_three_of_five_workers() -> None:
     assert spec["minReadySeconds"] >= 1
 
 
-def test_only_the_vendor_speaks_to_the_api_server_and_reads_its_one_secret() -> None:
-    found = {doc["kind"]: doc for doc in documents() if doc["kind"].endswith(("Role", "RoleBinding", "ServiceAccount"))}
-    assert set(found) == {"Role", "RoleBinding", "ServiceAccount"}
-    assert found["Role"]["rules"] == [
-        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["llm-key"], "verbs": ["get"]}
-    ]
-    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
-    assert [subject["name"] for subject in found["RoleBinding"]["subjects"]] == ["llm-provider"]
+def test_only_those_who_check_keys_speak_to_the_api_server_and_each_reads_its_one_secret() -> None:
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    found = {(doc["kind"], doc["metadata"]["name"]): doc for doc in documents() if doc["kind"].endswith(kinds)}
+    assert set(found) == {(kind, name) for kind in kinds for name in KEEPERS}
+    for name, secret in KEEPERS.items():
+        assert found["Role", name]["rules"] == [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}
+        ]
+        binding = found["RoleBinding", name]
+        assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", name)
+        assert [(subject["kind"], subject["name"]) for subject in binding["subjects"]] == [("ServiceAccount", name)]
+        (container,) = by_name(name)["spec"]["template"]["spec"]["containers"]
+        assert {"name": "KEYS_SECRET", "value": secret} in container["env"]
     accounts = {
         d["metadata"]["name"]: account
         for d in deployments()
         if (account := d["spec"]["template"]["spec"].get("serviceAccountName"))
     }
-    assert accounts == {"llm-provider": found["ServiceAccount"]["metadata"]["name"]}
+    assert accounts == {name: name for name in KEEPERS}
 
 
-def test_the_adapter_takes_over_the_key_that_is_made_on_deployment() -> None:
-    (container,) = by_name("llm-adapter")["spec"]["template"]["spec"]["containers"]
+@pytest.mark.parametrize(("name", "secret"), [("llm-adapter", "llm-key"), ("sync-issuer", "sync-signing-key")])
+def test_who_shows_a_key_takes_over_the_one_that_is_made_on_deployment(name: str, secret: str) -> None:
+    (container,) = by_name(name)["spec"]["template"]["spec"]["containers"]
     (key,) = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry]
+    assert key["name"] == secret
     assert ("nova-staging", key["name"], key["key"]) in SECRETS
     assert key["optional"] is True
+
+
+def environment(name: str) -> dict[str, str]:
+    """What a Deployment's container is told, ConfigMaps included."""
+    (container,) = by_name(name)["spec"]["template"]["spec"]["containers"]
+    maps = {d["metadata"]["name"]: d["data"] for d in documents() if d["kind"] == "ConfigMap"}
+    taken: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        taken |= maps[source["configMapRef"]["name"]]
+    return taken | {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def test_the_declared_sync_settings_suit_the_clients_with_room() -> None:
+    gateway, clients = environment("sync-gateway"), environment("sync-clients")
+    assert float(gateway["HEARTBEAT_TIMEOUT_SECONDS"]) >= 3 * float(clients["PING_SECONDS"])
+    assert float(gateway["RETENTION_SECONDS"]) >= 30 * float(clients["AWAY_SECONDS"])
+
+
+@pytest.mark.parametrize("name", ["registry", "sync-gateway"])
+def test_a_pod_that_drains_answers_prometheus_for_as_long_as_one_of_the_api(name: str) -> None:
+    drain = float(environment(name)["DRAIN_SECONDS"])
+    api = by_name("api")["spec"]["template"]["spec"]["containers"][0]
+    assert drain >= api["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert by_name(name)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 5
 
 
 @pytest.mark.parametrize("name", ["prometheus.yaml", "alertmanager.yaml", "kustomization.yaml", *RULES])
@@ -153,7 +186,7 @@ def prometheus(profile: str) -> Doc:
     return config
 
 
-@pytest.mark.parametrize("part", ["api", "registry", "llm-adapter", "llm-provider"])
+@pytest.mark.parametrize("part", ["api", "registry", "llm-adapter", "llm-provider", "sync-gateway", "sync-issuer"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_prometheus_finds_the_pods_by_a_service_without_an_address(profile: str, part: str) -> None:
     (job,) = [job for job in prometheus(profile)["scrape_configs"] if job["job_name"] == part]
@@ -236,7 +269,7 @@ def test_the_rendered_profile_refers_to_its_own_configuration(profile: str, loca
     taken = [source for pod in pods for container in pod["containers"] for source in container.get("envFrom", [])]
     used = {volume["configMap"]["name"] for volume in volumes} | {each["configMapRef"]["name"] for each in taken}
     assert used == maps
-    assert len(maps) == 3
+    assert len(maps) == 4
     assert all(doc["metadata"]["labels"]["app.kubernetes.io/part-of"] == "nova-staging" for doc in docs)
 
 
@@ -432,6 +465,163 @@ def test_the_invocations_alert_is_not_fooled_by_a_pod_that_starts_anew(profile: 
     )
 
 
+AUTH = "OpenAgentsRuntimeSyncSocketAuthFailureRatioHigh"
+TIMEOUTS = "OpenAgentsRuntimeSyncSocketTimeoutRateHigh"
+STALE = "OpenAgentsRuntimeSyncStaleCursorSpike"
+
+
+class SyncRules:
+    """One of the sync alerts of a profile, and how promtool is asked about it."""
+
+    def __init__(self, profile: str, alert: str) -> None:
+        (self.rule,) = [rule for rule in rules(profile, "sync.rules.yaml") if rule["alert"] == alert]
+        self.interval = seconds(prometheus(profile)["global"]["evaluation_interval"])
+        self.wait = seconds(self.rule["for"])
+        self.rounds = (60 + 2 * self.wait) // self.interval + 10
+        self.file = MANIFESTS / "overlays" / profile / "sync.rules.yaml"
+
+    @property
+    def first(self) -> int:
+        """When an alert fires whose rate is too high from the second sample on."""
+        return self.interval + self.wait
+
+    @property
+    def end(self) -> int:
+        return self.rounds * self.interval
+
+    def per_second(self, rate: float) -> str:
+        """A counter that grows by `rate` per second for as long as a test lasts."""
+        return f"0+{rate * self.interval:g}x{self.rounds}"
+
+    def once(self, count: int, *, over: float = 0.0) -> str:
+        """A counter that grows by `count`, within one interval or `over` so many seconds, and never again."""
+        steps = max(1, round(over / self.interval))
+        return f"0x8 0+{count / steps:g}x{steps} {count}x{self.rounds}"
+
+    def afterwards(self) -> range:
+        """Instants while that is within the window, in seconds."""
+        return range(9 * self.interval, 9 * self.interval + 75, max(self.interval, 3))
+
+    def fired(self, value: str) -> Doc:
+        described = re.sub(r"\{\{ .*? \}\}", value, self.rule["annotations"]["description"])
+        return {
+            "exp_labels": self.rule["labels"],
+            "exp_annotations": self.rule["annotations"] | {"description": described},
+        }
+
+    def case(self, series: dict[str, str], alerts: list[Doc], at: int | None = None) -> Doc:
+        expected = {
+            "eval_time": f"{self.end if at is None else at}s",
+            "alertname": self.rule["alert"],
+            "exp_alerts": alerts,
+        }
+        inputs = [{"series": name, "values": values} for name, values in series.items()]
+        return {"interval": f"{self.interval}s", "input_series": inputs, "alert_rule_test": [expected]}
+
+
+def connects(instance: str, how: str = "resume") -> str:
+    return f'nova_sync_connects_total{{job="sync-gateway",instance="{instance}",how="{how}"}}'
+
+
+def rejects(instance: str, kind: str, reason: str, job: str = "sync-gateway") -> str:
+    return f'nova_sync_rejects_total{{job="{job}",instance="{instance}",class="{kind}",reason="{reason}"}}'
+
+
+def closes(instance: str, reason: str) -> str:
+    return f'nova_sync_closes_total{{job="sync-gateway",instance="{instance}",reason="{reason}"}}'
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_sync_auth_alert_counts_refused_tokens_wherever_they_are_refused(profile: str, tmp_path: Path) -> None:
+    asked = SyncRules(profile, AUTH)
+    rate, middle = asked.per_second, asked.rounds // 2
+    half = {connects("a"): rate(3), rejects("a", "auth", "bad_signature"): rate(3)}
+    keyless = {connects("a"): rate(0), rejects("i", "auth", "no_key", job="sync-issuer"): rate(3)}
+    check_rules(
+        tmp_path,
+        asked.file,
+        asked.interval,
+        [
+            asked.case(half, [], at=asked.first - asked.interval),
+            asked.case(half, [asked.fired("50%")], at=asked.first),
+            asked.case(half, [asked.fired("50%")]),
+            # The classes of a cause add up, and nobody connects any more.
+            asked.case(
+                {
+                    connects("a"): rate(0),
+                    rejects("a", "auth", "revoked_key"): rate(2),
+                    rejects("b", "auth", "no_key"): rate(2),
+                },
+                [asked.fired("100%")],
+            ),
+            # An issuer without a key: nobody gets as far as the gateway.
+            asked.case(keyless, [asked.fired("100%")]),
+            # Other classes are other people's business.
+            asked.case({connects("a"): rate(3), rejects("a", "cursor", "stale_cursor"): rate(9)}, []),
+            asked.case({connects("a"): rate(8), rejects("a", "auth", "expired"): rate(1)}, []),
+            # Nobody comes: no number, no alert.
+            asked.case({connects("a"): rate(0), rejects("a", "auth", "expired"): f"7x{asked.rounds}"}, []),
+            # A pod with many refusals in its past goes, and another starts at zero: the sum falls, the rates do not.
+            asked.case(
+                {
+                    rejects("a", "auth", "expired"): f"900x{middle} stale",
+                    connects("a"): f"0+3x{middle} stale",
+                    rejects("b", "auth", "expired"): f"_x{middle} 0x{asked.rounds}",
+                    connects("b"): f"_x{middle} 0+3x{asked.rounds}",
+                },
+                [],
+            ),
+        ],
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_sync_timeout_alert_takes_a_storm_and_not_one_bad_moment(profile: str, tmp_path: Path) -> None:
+    asked = SyncRules(profile, TIMEOUTS)
+    rate, clients = asked.per_second, int(environment("sync-clients")["CLIENTS"])
+    check_rules(
+        tmp_path,
+        asked.file,
+        asked.interval,
+        [
+            asked.case({closes("a", "timeout"): rate(1.5), closes("b", "timeout"): rate(1.5)}, [asked.fired("3")]),
+            asked.case({closes("a", "timeout"): rate(9)}, [], at=asked.first - asked.interval),
+            asked.case({closes("a", "timeout"): rate(0.9), closes("b", "timeout"): rate(0.9)}, []),
+            asked.case({closes("a", reason): rate(9) for reason in ("client", "going_away", "gone")}, []),
+            # The machine stood still, and every client was silent once.
+            *(asked.case({closes("a", "timeout"): asked.once(clients)}, [], at=at) for at in asked.afterwards()),
+        ],
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_stale_cursor_alert_lets_every_client_be_stale_once(profile: str, tmp_path: Path) -> None:
+    asked = SyncRules(profile, STALE)
+    told = environment("sync-clients")
+    clients, cycle = int(told["CLIENTS"]), float(told["STAY_SECONDS"]) + float(told["AWAY_SECONDS"])
+    rate = asked.per_second
+    always = {rejects("a", "cursor", "stale_cursor"): rate(clients / cycle)}
+    others = {rejects("a", "auth", "expired"): rate(9), rejects("a", "cursor", "malformed_cursor"): rate(9)}
+    check_rules(
+        tmp_path,
+        asked.file,
+        asked.interval,
+        [
+            asked.case(always, [asked.fired(f"{clients / cycle:g}")]),
+            asked.case(others, []),
+            # Once each, and then never again: all in one moment, or spread over the time in which they come back.
+            *(
+                asked.case({rejects("a", "cursor", "stale_cursor"): once}, [], at=at)
+                for once in (asked.once(clients), asked.once(clients, over=cycle))
+                for at in asked.afterwards()
+            ),
+        ],
+    )
+
+
 def test_the_sources_layer_is_the_same_bytes_each_time_and_holds_every_part() -> None:
     layer = sources_layer(ROOT)
     assert hashlib.sha256(layer).digest() == hashlib.sha256(sources_layer(ROOT)).digest()
@@ -447,6 +637,9 @@ def test_the_sources_layer_is_the_same_bytes_each_time_and_holds_every_part() ->
         "llm_provider",
         "llm_adapter",
         "llm_traffic",
+        "sync_gateway",
+        "sync_issuer",
+        "sync_clients",
     ):
         assert f"opt/nova/staging/{part}.py" in names
         assert any(f"staging.{part}" in str(d) for d in deployments())
