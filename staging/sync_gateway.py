@@ -51,6 +51,10 @@ CLOSES = ("client", "gone", "timeout", "going_away", "stale_cursor", "protocol")
 """Why a socket ended: the client said so; it went without a word; was not heard in time, or did not take what was sent;
 the gateway ends; fell below the floor while connected; broke the protocol."""
 MOST_SOCKETS = 256
+MOST_TOPIC, MOST_VALUE = 64, 1024
+"""Characters."""
+MOST_EVENTS = 128
+"""In one message, which then is below what a client has to take."""
 SEND_SECONDS = 5.0
 LEAVE_SECONDS = 1.0, 4.0
 """When clients are told to go, after the gateway was: not all at once, and not before the Service has forgotten it."""
@@ -285,9 +289,11 @@ class Session:
 
     def _send(self) -> None:
         self._cursor, events = self._gateway.feed.log.since(self._cursor)
-        if events:
-            told = [{"topic": event.topic, "value": event.value} for event in events]
-            body = {"type": "events", "cursor": str(self._cursor), "events": told}
+        for start in range(0, len(events), MOST_EVENTS):
+            some = events[start : start + MOST_EVENTS]
+            cursor = Cursor(self._cursor.epoch, some[-1].position)
+            told = [{"topic": event.topic, "value": event.value} for event in some]
+            body = {"type": "events", "cursor": str(cursor), "events": told}
             self._socket.send(Opcode.TEXT, json.dumps(body).encode())
 
     def _ends(self, message: websocket.Message) -> bool:
@@ -306,8 +312,10 @@ def published(data: bytes) -> tuple[str, str]:
         kind, topic, value = body["type"], body["topic"], body["value"]
     except (ValueError, KeyError, TypeError):
         kind = topic = value = None
-    if kind != "publish" or not (isinstance(topic, str) and isinstance(value, str) and 0 < len(topic) <= 64):
+    if kind != "publish" or not isinstance(topic, str) or not isinstance(value, str):
         raise Violation(Code.UNSUPPORTED, 'expected {"type": "publish", "topic": text, "value": text}')
+    if not 0 < len(topic) <= MOST_TOPIC or len(value) > MOST_VALUE:
+        raise Violation(Code.TOO_BIG, f"expected a topic of 1 to {MOST_TOPIC} and a value of up to {MOST_VALUE}")
     return topic, value
 
 

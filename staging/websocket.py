@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from email.message import Message as Headers
 
 VERSION = "13"
+LONGEST_REQUEST, LONGEST_ANSWER = 64 * 1024, 1024 * 1024
+"""Bytes of a message that a server takes, and a client."""
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Part of the standard."""
 _LONGEST_CONTROL = 125
@@ -113,7 +115,7 @@ class Decoder:
     `most` is how many bytes a message may have; one that announces more is refused before it has come.
     """
 
-    def __init__(self, *, masked: bool, most: int = 64 * 1024) -> None:
+    def __init__(self, *, masked: bool, most: int) -> None:
         self._masked = masked
         self._most = most
         self._buffer = bytearray()
@@ -203,7 +205,7 @@ class WebSocket:
         self._socket = connection
         self._client = client
         self._received = received
-        self._decoder = Decoder(masked=not client)
+        self._decoder = Decoder(masked=not client, most=LONGEST_ANSWER if client else LONGEST_REQUEST)
 
     def fileno(self) -> int:
         """For poll."""

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websocket import WebSocketBadStatusException, create_connection
 
 from staging import sync_gateway, sync_tokens, websocket
 from staging.keys import Door, Keys
 from staging.metrics import render
 from staging.resp import Redis
 from staging.sync_clients import LONGEST_PAUSE, Client, NoToken, Pace, Tally, issued
-from staging.sync_gateway import CLOSES, REJECTS, Gateway, published
+from staging.sync_gateway import CLOSES, MOST_EVENTS, MOST_TOPIC, MOST_VALUE, REJECTS, Gateway, published
 from staging.sync_issuer import Issuer, key_of
 from staging.sync_log import MARGIN, MOST_WAITING, START, STATE, STREAM, Cursor, Event, Feed, Log, Position, Stale
 from staging.sync_tokens import REASONS, Rejected, sign, verify
@@ -412,6 +413,19 @@ def test_a_client_resumes_where_it_was() -> None:
         ear.socket.drop()
 
 
+def test_the_longest_absence_comes_in_messages_that_a_client_takes() -> None:
+    with room() as here:
+        missed = [event(9001 + number, "ü" * MOST_TOPIC, "ü" * MOST_VALUE) for number in range(MOST_EVENTS + 1)]
+        here.log.extend(missed)
+        ear = Ear(here.connect(f"{EPOCH}.9000-0"))
+        ear.body()
+        first, second = ear.body(), ear.body()
+        assert first["cursor"] == f"{EPOCH}.{9000 + MOST_EVENTS}-0"
+        assert second["cursor"] == f"{EPOCH}.{9001 + MOST_EVENTS}-0"
+        assert second["events"] == [{"topic": "ü" * MOST_TOPIC, "value": "ü" * MOST_VALUE}]
+        ear.socket.drop()
+
+
 def refusal(here: Room, **how: str) -> tuple[int, str]:
     with pytest.raises(Refused) as caught:
         here.connect(**how)
@@ -529,16 +543,25 @@ def test_what_a_client_publishes_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b'"x"', b'{"type": "publish", "topic": "", "value": ""}', b'{"type": "x"}']
+    ("data", "code"),
+    [
+        (b"{", Code.UNSUPPORTED),
+        (b"[]", Code.UNSUPPORTED),
+        (b'"x"', Code.UNSUPPORTED),
+        (b'{"type": "x"}', Code.UNSUPPORTED),
+        (b'{"type": "publish", "topic": "", "value": ""}', Code.TOO_BIG),
+        (json.dumps({"type": "publish", "topic": "t", "value": "v" * (MOST_VALUE + 1)}).encode(), Code.TOO_BIG),
+        (b" " * (websocket.LONGEST_REQUEST + 1), Code.TOO_BIG),
+    ],
 )
-def test_what_is_nothing_to_publish_ends_the_socket(data: bytes) -> None:
-    with pytest.raises(Violation, match="expected"):
+def test_what_is_nothing_to_publish_ends_the_socket(data: bytes, code: Code) -> None:
+    with pytest.raises(Violation):
         published(data)
     with room() as here:
         ear = Ear(here.connect())
         ear.body()
         ear.socket.send(Opcode.TEXT, data)
-        assert ear.next().close_code == Code.UNSUPPORTED
+        assert ear.next().close_code == code
         ear.socket.drop()
         soon(lambda: here.closes("protocol") == 1, "the end is counted")
 
@@ -558,6 +581,26 @@ def test_bytes_that_come_with_the_handshake_are_heard() -> None:
             assert data, seen
             seen += data
         assert websocket.encode(Opcode.PONG, b"early", mask=None) in seen
+
+
+def test_a_client_that_others_wrote_is_understood() -> None:
+    with room() as here:
+        token = sign(KEY, "x", time.time() + 60)
+        theirs = create_connection(
+            f"ws://127.0.0.1:{here.port}/sync", header=[f"Authorization: Bearer {token}"], timeout=5
+        )
+        assert json.loads(theirs.recv())["type"] == "snapshot"
+        theirs.ping("7")
+        assert theirs.recv_data(control_frame=True) == (Opcode.PONG, b"7")
+        theirs.send(json.dumps({"type": "publish", "topic": "t", "value": "ü" * 1000}))
+        soon(lambda: not here.feed._waiting.empty(), "it waits to be written")
+        here.log.extend([event(9500 + number, "t", "ü" * 1000) for number in range(20)])
+        assert json.loads(theirs.recv())["events"] == [{"topic": "t", "value": "ü" * 1000}] * 20
+        theirs.close()
+        soon(lambda: here.closes("client") == 1, "it said goodbye")
+        with pytest.raises(WebSocketBadStatusException) as caught:
+            create_connection(f"ws://127.0.0.1:{here.port}/sync", timeout=5)
+        assert caught.value.status_code == 401
 
 
 def test_a_gateway_that_ends_sends_its_clients_away(monkeypatch: pytest.MonkeyPatch) -> None:

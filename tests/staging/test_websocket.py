@@ -50,7 +50,7 @@ def test_the_examples_of_the_standard(data: str, masked: bool, messages: list[tu
 
 @pytest.mark.parametrize(("data", "masked", "messages"), EXAMPLES)
 def test_frames_may_be_cut_anywhere(data: str, masked: bool, messages: list[tuple[Opcode, bytes]]) -> None:
-    decoder = Decoder(masked=masked)
+    decoder = Decoder(masked=masked, most=64)
     found = [message for byte in bytes.fromhex(data) for message in decoder.feed(bytes([byte]))]
     assert [(message.opcode, message.data) for message in found] == messages
 
@@ -113,8 +113,8 @@ def test_a_client_that_does_not_mask_breaks_the_protocol() -> None:
 def test_messages_before_a_violation_are_still_heard() -> None:
     found: list[Message] = []
     with pytest.raises(Violation):
-        found.extend(Decoder(masked=False).feed(bytes.fromhex("8900" + "ff00")))
-    decoder = Decoder(masked=False).feed(bytes.fromhex("8900" + "ff00"))
+        found.extend(Decoder(masked=False, most=64).feed(bytes.fromhex("8900" + "ff00")))
+    decoder = Decoder(masked=False, most=64).feed(bytes.fromhex("8900" + "ff00"))
     assert next(decoder).opcode is Opcode.PING
 
 
