@@ -227,6 +227,7 @@ class Feed:
         self._reader = Redis(host, port)
         self._writer = Redis(host, port, timeout=2)
         self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(MOST_WAITING)
+        self._counting = threading.Lock()
         self._trimmed = 0.0
 
     def start(self, stop: threading.Event) -> list[threading.Thread]:
@@ -248,7 +249,7 @@ class Feed:
         try:
             self._waiting.put_nowait((topic, value))
         except queue.Full:
-            self.dropped += 1
+            self._dropped()
 
     def _read(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -299,8 +300,12 @@ class Feed:
                 entry = _text(self._writer.command("XADD", STREAM, "*", "topic", topic, "value", value))
                 self._writer.command("HSET", STATE, topic, f"{entry} {value}")
             except (OSError, ReplyError):
-                self.dropped += 1
+                self._dropped()
         self._writer.close()
+
+    def _dropped(self) -> None:
+        with self._counting:
+            self.dropped += 1
 
 
 def _text(reply: Reply) -> str:
