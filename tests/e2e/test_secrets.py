@@ -149,7 +149,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
         while_dead, broken = list(objects(torture, room)), torture._declared(target, room)
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
-        run = torture._drill("run", str(torture._experiment(target, room)), "--no-setup", "--runs", str(well))
+        run = torture.live(target, room, well.name)
         judged = torture.drill("judge", str(well / "latest"))
         after = list(objects(torture, room))
         assert torture._declared(target, room) == before
