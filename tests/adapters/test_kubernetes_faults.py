@@ -254,6 +254,52 @@ def test_a_failed_test_says_which_value_was_another_but_not_a_secret(kind: str, 
         assert kind == "ConfigMap" or "blue" not in str(caught.value)
 
 
+HUSH = "aHVzaA=="
+ECHO = f'Secret "keys" is invalid: patch: Invalid value: {{"data":{{"key":"{HUSH}"}}}}'
+CAUSES = {"causes": [{"field": "data[key]", "reason": "FieldValueInvalid", "message": HUSH}]}
+
+
+POLICY = "secrets \"keys\" is forbidden: ValidatingAdmissionPolicy '{}' with binding 'b' denied request: {}"
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (refusal(422, "Invalid", ECHO, CAUSES), "data[key] (FieldValueInvalid)"),
+        (refusal(400, "BadRequest", ECHO), "BadRequest, no field named"),
+        (refusal(500, "InternalError", ECHO), "InternalError, no field named"),
+        (answer(ECHO.encode(), 502), "no reason, no field named"),
+        (refusal(403, "Forbidden", f'admission webhook "w.example.org" denied the request: {HUSH}'), '"w.example.org"'),
+        (refusal(422, "Invalid", POLICY.format("theirs", HUSH)), "ValidatingAdmissionPolicy 'theirs'"),
+        (refusal(422, "Invalid", POLICY.format("drill-guard-secrets", "a drill moves")), "a drill moves"),
+        (refusal(403, "Forbidden", 'secrets "keys" is forbidden: User "u" cannot patch'), "cannot patch"),
+    ],
+)
+def test_no_refusal_about_a_secret_tells_what_is_in_it(step: Step, kept: str) -> None:
+    ref = Ref("Secret", "shop", "keys")
+    with cluster(step) as (kube, _):
+        for call in (
+            lambda: kube.patch(ref, [{"op": "add", "path": "/data/key", "value": HUSH}]),
+            lambda: kube.get(ref),
+            lambda: kube.list("Secret", "shop"),
+            lambda: kube.create({"kind": "Secret", "metadata": {"name": "keys", "namespace": "shop"}}),
+        ):
+            with pytest.raises(DrillError) as caught:
+                call()
+            assert HUSH not in f"{caught.value}{caught.value.as_dict()}"
+            assert kept in caught.value.fact
+
+
+def test_a_server_that_answers_with_a_whole_secret_is_not_believed() -> None:
+    whole = {**config(3), "kind": "Secret", "data": {"key": HUSH}, "type": "Opaque"}
+    with cluster(answer(whole)) as (kube, server):
+        assert HUSH not in str(kube.get(Ref("Secret", "shop", "keys")))
+        assert HUSH not in str(kube.patch(Ref("Secret", "shop", "keys"), []))
+    assert {headers["Accept"] for headers in server.headers} == {
+        "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    }
+
+
 # ----------------------------------------------------------------------------------------------- watch
 
 

@@ -15,8 +15,8 @@ from harness.engine import guards
 from harness.engine.lease import Lease
 from harness.engine.sweeper import HEARTBEAT, HOME
 from harness.ports.cluster import Forbidden, Json, NotFound, Ref
-from tests.fakes.drill import Drill, fired
-from tests.fakes.world import NAMESPACE, World
+from tests.fakes.drill import Drill, experiment_data, fired
+from tests.fakes.world import KEYS, NAMESPACE, World
 
 LIMIT = "/spec/template/spec/containers/0/resources/limits/memory"
 WORKER = Ref("Deployment", NAMESPACE, "worker")
@@ -136,6 +136,16 @@ def test_every_permission_that_a_run_uses_is_asked_for(missing: tuple[str, ...])
     problem = refused(drill)
     assert problem.slug == "permission-missing"
     assert f"{missing[0]} {missing[1]}" in problem.fact
+
+
+def test_the_permission_on_a_secret_is_asked_for_by_its_name() -> None:
+    """A Role that names Secrets one by one grants no more than that."""
+    drill = Drill(data=experiment_data("secret"))
+    drill.preflight()
+    asked = {(call.body, call.ref) for call in drill.world.cluster.calls if call.verb == "allowed"}
+    assert {("get", KEYS), ("patch", KEYS)} <= asked
+    excess = {one for one in asked if one[1].kind == "Secret" and one[1] != KEYS}
+    assert excess == {("get", Ref("Secret", NAMESPACE, "")), ("get", Ref("Secret", "kube-system", ""))}
 
 
 @pytest.mark.parametrize(("silent", "words"), [(None, "no sweeper"), (5.0, ""), (300.0, "not heard of for 300 s")])

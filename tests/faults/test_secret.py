@@ -268,6 +268,7 @@ def test_a_replacement_is_discarded_where_that_was_declared(how: str, value: byt
     before = whole(cluster)
     undo = planned(cluster, how=how, replacement="discard")
     FAULT.apply(undo, cluster)
+    Clock.now += 10
     hand(cluster).write(KEYS, "key", value)
     done = FAULT.undo(undo, cluster)
     assert done.outcome == "restored"
