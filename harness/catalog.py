@@ -17,6 +17,7 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
 from harness.core.quantity import format_duration
+from harness.faults.job import Job, JobSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
@@ -36,6 +37,7 @@ class Entry:
 ENTRIES: tuple[Entry, ...] = (
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Scale(), ScaleSpec),
+    Entry(Job(), JobSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)

@@ -4,6 +4,9 @@ The lock says who may write; it cannot stop what was about to be sent when its h
 object's version moves with every change of it. A fault's write is therefore bound to the versions that its targets had
 before the lock was last renewed, and whoever brings a fault back moves them, also where there was nothing to bring
 back. Of a write and its undo, the later one then knows of the earlier one, however long anything stood still.
+
+What a fault makes had no version before. It belongs to the undo record instead (an owner reference): once the record
+is gone, the cluster's garbage collector removes whatever arrives.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
-from harness.ports.fault import Fault, UndoOutcome, UndoRecord
+from harness.ports.fault import Fault, Prepares, UndoOutcome, UndoRecord
 
 LABEL = "drill.internal/fence"
 """Set on a target and taken away again, so that its version moves and nothing else does."""
@@ -31,10 +34,17 @@ def look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> Versions:
     return seen
 
 
-def apply(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions) -> None:
-    """The fault's write, bound to versions that were looked at before the lock was renewed. Raises what the fault
-    raises; Conflict where a target has changed since: nothing was written to it, and looking anew is safe."""
-    fault.apply(undo, cast("Cluster", _Bound(cluster, versions)))
+def prepare(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, owner: Json) -> None:
+    """Make what the fault's write needs, where it needs anything, as the undo record's own. Raises what that raises."""
+    if isinstance(fault, Prepares):
+        fault.prepare(undo, cast("Cluster", _Bound(cluster, {}, owner)))
+
+
+def apply(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions, owner: Json | None = None) -> None:
+    """The fault's write, bound to versions that were looked at before the lock was renewed; what it makes belongs to
+    `owner`. Raises what the fault raises; Conflict where a target has changed since: nothing was written to it, and
+    looking anew is safe."""
+    fault.apply(undo, cast("Cluster", _Bound(cluster, versions, owner)))
 
 
 def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
@@ -98,7 +108,7 @@ class _Through:
 
 
 class _Noted(_Through):
-    """Notes the version of whatever a dry run would patch."""
+    """Notes the version of whatever a dry run would patch or delete. What it would make has none."""
 
     def __init__(self, cluster: Cluster, seen: Versions) -> None:
         super().__init__(cluster)
@@ -109,13 +119,43 @@ class _Noted(_Through):
         self._seen[ref] = answer["metadata"]["resourceVersion"]
         return answer
 
+    def create(self, body: Json, *, dry_run: bool = False) -> Json:
+        del dry_run  # whoever brings something back need not be allowed to make it
+        return body
+
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
+        del grace, dry_run
+        try:
+            meta = self._cluster.get(ref)["metadata"]
+        except NotFound:
+            return
+        if uid in {"", meta["uid"]}:
+            self._seen[ref] = meta["resourceVersion"]
+
 
 class _Bound(_Through):
-    """Patches objects at the versions given and at no other."""
+    """Patches and deletes objects at the versions given and at no other; makes objects that belong to `owner`."""
 
-    def __init__(self, cluster: Cluster, versions: Versions) -> None:
+    def __init__(self, cluster: Cluster, versions: Versions, owner: Json | None) -> None:
         super().__init__(cluster)
         self._versions = dict(versions)
+        self._owner = owner
+
+    def create(self, body: Json, *, dry_run: bool = False) -> Json:
+        if self._owner is None:
+            raise Conflict(
+                "write-not-announced",
+                f"the fault would make {body['kind']} {body['metadata'].get('name', '')} that belongs to nothing",
+                expected="an undo record that what is made belongs to",
+                remedy="give its owner",
+            )
+        owners = [*(body["metadata"].get("ownerReferences") or ()), self._owner]
+        owned = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
+        return self._cluster.create(owned, dry_run=dry_run)
+
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
+        if ref in self._versions:  # what was gone when it was looked at is gone
+            self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         if ref not in self._versions:

@@ -111,8 +111,11 @@ class Cluster(Protocol):
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs."""
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        """Delete in the background; a missing object is not an error; Conflict when `uid` differs."""
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        """Delete in the background; a missing object is not an error; Conflict when `uid` or `version` (its
+        resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """SelfSubjectAccessReview."""

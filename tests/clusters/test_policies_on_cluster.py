@@ -24,6 +24,7 @@ import yaml
 from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
 from harness.engine import fence
+from harness.faults.job import Job, JobSpec
 from harness.ports.cluster import Forbidden, Ref
 from tests.accounts import kubeconfig_of
 
@@ -79,6 +80,7 @@ TOO_WIDE = {
             "verbs": ["*"],
         },
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["*"]},
     ],
 }
 
@@ -311,7 +313,7 @@ def test_the_bound_on_replicas_holds_at_both_doors_and_on_both_sides(area: Try) 
     area.passes("drill-sweeper", "scale", "deployment/large", "--replicas=30")
 
 
-def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(area: Try) -> None:
+def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(area: Try, recorded: Try) -> None:
     missing = "has not opted in to drills"
     lower = area.patch("app", op(f"{CONTAINER}/resources/limits/memory", "48Mi"))
     area.passes("admin", "label", "namespace", area.namespace, "drill.internal/opt-in=false", "--overwrite")
@@ -323,6 +325,15 @@ def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(ar
         area.refused(missing, "drill-runner", *lower)
         area.refused(missing, "drill-runner", "scale", "deployment/app", "--replicas=1")
         area.refused(missing, "drill-runner", "scale", "statefulset/db", "--replicas=1")
+        undo, body = job(recorded)
+        with (
+            area.adapter("drill-runner") as runner,
+            pytest.raises(Forbidden, match="only where the namespace opted in"),
+        ):
+            runner.create(body)
+        area.make(body)
+        with area.adapter("drill-sweeper") as sweeper:
+            assert Job().undo(undo, sweeper).outcome == "already"
         area.passes("drill-sweeper", *lower)
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=1")
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=2")
@@ -352,6 +363,120 @@ def test_no_field_that_the_api_server_knows_is_forgotten(area: Try) -> None:
     for kind in ("Deployment", "StatefulSet"):
         spec = schema(area, f"{apps}.{kind}Spec")
         assert spec - compared("variables.new", "variables.old") == {"replicas", "template"}
+
+
+# Jobs
+
+
+def job(area: Try) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the fault `job` would make here: its undo record, and the body as it belongs to a record."""
+    spec = JobSpec.model_validate({
+        "id": "load", "kind": "job", "image_of": "deployment/app", "command": ["/app"], "run_as_user": 7,
+        "effect": {"query": "x", "above": 0, "within": "9s"}, "blast_radius": {"pods": 1},
+    })  # fmt: skip
+    with area.adapter("drill-runner") as cluster:
+        undo = Job().plan(spec, area.namespace, cluster).undo
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "drill-undo-run-load"}
+    record = json.loads(area.passes("admin", "get", "configmap", owner["name"], "-o", "json"))
+    owner["uid"] = record["metadata"]["uid"]
+    body = json.loads(json.dumps(undo["body"]))
+    body["metadata"]["ownerReferences"] = [owner]
+    return undo, body
+
+
+@pytest.fixture(scope="module")
+def recorded(area: Try) -> Try:
+    area.make(config_map("drill-undo-run-load", **UNDO))
+    return area
+
+
+def test_a_job_of_a_run_is_made_suspended_let_run_and_deleted(recorded: Try) -> None:
+    area = recorded
+    undo, body = job(area)
+    with area.adapter("drill-runner") as runner, area.adapter("drill-sweeper") as sweeper:
+        Job().prepare(undo, runner, dry_run=True)
+        runner.create(body)
+        Job().apply(undo, runner)
+        ref = Ref("Job", area.namespace, undo["name"])
+        for one in (op("/spec/parallelism", 2), op("/spec/suspend", value=True), op("/metadata/labels/x", "1")):
+            with pytest.raises(Forbidden, match="only a run makes Jobs"):
+                sweeper.patch(ref, [one])
+        for one in (
+            op("/spec/parallelism", 9), op("/spec/backoffLimit", 9), op("/spec/activeDeadlineSeconds", 99999),
+            op("/metadata/finalizers", ["example.org/stuck"]), op("/metadata/annotations", {"a": "1"}),
+            op("/metadata/labels/drill.internal~1job", "other"), {"op": "remove", "path": "/metadata/ownerReferences"},
+        ):  # fmt: skip
+            with pytest.raises(Forbidden, match="changes nothing else of it"):
+                runner.patch(ref, [one])
+        with pytest.raises(Forbidden, match="only a run makes Jobs"):
+            sweeper.create({**body, "metadata": {**body["metadata"], "name": "by-sweeper"}})
+        assert Job().undo(undo, sweeper).outcome == "restored"
+
+
+JOBS = {
+    "for nothing": ("an undo record that they go with", "/metadata/ownerReferences", None),
+    "running": ("makes Jobs suspended", "/spec/suspend", False),
+    "without a mark": ("only Jobs of its own", "/metadata/labels", {"app": "x"}),
+    "without an end": ("ends by itself at last", "/spec/activeDeadlineSeconds", None),
+    "large": ("at most 20 pods", "/spec/parallelism", 21),
+    "with an identity": ("has no identity", f"{SPEC}/serviceAccountName", "somebody"),
+    "with a token": ("has no identity", f"{SPEC}/automountServiceAccountToken", True),
+    "on the host's network": ("nothing of its node", f"{SPEC}/hostNetwork", True),
+    "among the host's processes": ("nothing of its node", f"{SPEC}/hostPID", True),
+    "in the host's memory": ("nothing of its node", f"{SPEC}/hostIPC", True),
+    "on a node": ("nothing of its node", f"{SPEC}/nodeName", "somewhere"),
+    "that goes first": ("nothing of its node", f"{SPEC}/priorityClassName", "system-node-critical"),
+    "anywhere": ("nothing of its node", f"{SPEC}/tolerations", [{"operator": "Exists"}]),
+    "with a volume": ("no volumes", f"{SPEC}/volumes", [{"name": "root", "hostPath": {"path": "/"}}]),
+    "with init": ("nothing of its node", f"{SPEC}/initContainers", [{"name": "a", "image": "a:1"}]),
+    "as root": ("no root", f"{SPEC}/securityContext", {"runAsUser": 0}),
+    "as root in a container": (
+        "no privileges", f"{CONTAINER}/securityContext",
+        {"runAsUser": 0, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    ),
+    "that may rise": ("no privileges", f"{CONTAINER}/securityContext/allowPrivilegeEscalation", True),
+    "with capabilities": ("no privileges", f"{CONTAINER}/securityContext/capabilities/add", ["NET_ADMIN"]),
+    "that keeps capabilities": ("no privileges", f"{CONTAINER}/securityContext/capabilities", {}),
+    "that is privileged": ("no privileges", f"{CONTAINER}/securityContext", {"privileged": True}),
+    "with a secret": ("no configuration or secret", f"{CONTAINER}/envFrom", [{"secretRef": {"name": "theirs"}}]),
+    "with a secret's value": (
+        "no configuration or secret", f"{CONTAINER}/env",
+        [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "a"}}}],
+    ),
+    "at the node's door": ("no privileges", f"{CONTAINER}/ports", [{"containerPort": 80, "hostPort": 80}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JOBS)
+def test_no_job_reaches_further_than_its_program(recorded: Try, what: str) -> None:
+    words, path, value = JOBS[what]
+    undo, body = job(recorded)
+    at: Any = body
+    *parents, last = path.split("/")[1:]
+    for step in parents:
+        at = at[int(step)] if step.isdigit() else at[step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    del undo
+    with recorded.adapter("drill-runner") as runner, pytest.raises(Forbidden, match=words):
+        runner.create(body)
+
+
+def test_jobs_of_others_are_left_alone(recorded: Try) -> None:
+    area = recorded
+    _, body = job(area)
+    theirs = {**body, "metadata": {"name": "theirs", "namespace": area.namespace}}
+    area.make(theirs)
+    for who in ("drill-runner", "drill-sweeper"):
+        with area.adapter(who) as cluster:
+            ref = Ref("Job", area.namespace, "theirs")
+            with pytest.raises(Forbidden, match="only Jobs of its own"):
+                cluster.delete(ref)
+            with pytest.raises(Forbidden, match="only Jobs of its own"):
+                cluster.patch(ref, [op("/metadata/labels", {"drill.internal/job": "taken"})])
+    area.passes("somebody", "delete", "job", "theirs")
 
 
 # Undo records

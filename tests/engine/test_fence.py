@@ -15,13 +15,15 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
 from harness.engine.sweeper import EVERY, REVERTS_WITHIN, Sweeper
-from harness.ports.cluster import Conflict, Json, Ref
+from harness.ports.cluster import Conflict, Json, NotFound, Ref
 from tests.fakes.cluster import FakeCluster, lost_reply
 from tests.fakes.comers import declared, leftovers
-from tests.fakes.drill import FAULTS, Drill, experiment_data
+from tests.fakes.drill import FAULTS, WRITES, Drill, experiment_data
 from tests.fakes.world import NAMESPACE, WORKER, Killed, World, Written
 
 every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
+every_patch = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if WRITES[kind] == "patch Deployment"))
+every_start = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if WRITES[kind].startswith("patch")))
 
 
 def hold_up(drill: Drill, *, killed: bool = False) -> None:
@@ -35,7 +37,7 @@ def hold_up(drill: Drill, *, killed: bool = False) -> None:
         return True
 
     def around(written: Written) -> None:
-        if written.what != "patch Deployment" or written.after:
+        if written.what != WRITES[drill.data["faults"][0]["kind"]] or written.after:
             return
         world.cluster.around = lambda _: None
         sweeper = Sweeper(world.cluster, faults(), world.clock, "sweeper", wait, said.append)
@@ -83,7 +85,7 @@ def test_killed_right_behind_the_write_that_was_held_up_nothing_is_left(kind: st
     assert leftovers(drill.world) == []
 
 
-@every_fault
+@every_patch
 def test_it_is_the_moved_version_that_refuses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fence, "_move", lambda *_: True)
     alive = Drill(data=experiment_data(kind))
@@ -101,7 +103,7 @@ def test_it_is_the_moved_version_that_refuses(kind: str, monkeypatch: pytest.Mon
     assert leftovers(dead.world) == [], "and nothing in the cluster tells of it"
 
 
-@every_fault
+@every_start
 def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     cluster, before = drill.world.cluster, declared(drill.world)
@@ -114,25 +116,25 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
         return real(ref, operations, dry_run=dry_run)
 
     cluster.patch = patch  # type: ignore[method-assign]
-    cluster.fail_write("patch", "Deployment", lost_reply())
+    cluster.fail_write("patch", WRITES[kind].split()[1], lost_reply())
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
-    with pytest.raises(Conflict):
+    with pytest.raises((Conflict, NotFound)):
         FakeCluster.patch(cluster, *sent[0])
     assert declared(drill.world) == before
     assert leftovers(drill.world) == []
 
 
-@every_fault
+@every_start
 def test_a_target_whose_status_moves_is_looked_at_again(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     world, moved = drill.world, list[int]()
 
     def around(written: Written) -> None:
-        if written.what == "patch Deployment" and not written.after and len(moved) < fence.ATTEMPTS - 1:
+        if written.what == WRITES[kind] and not written.after and len(moved) < fence.ATTEMPTS - 1:
             moved.append(written.index)
-            body = world.deployment
-            world.cluster.put({**body, "status": {**body["status"], "collisionCount": len(moved)}})
+            (body,) = world.cluster.listing(WRITES[kind].split()[1], NAMESPACE)
+            world.cluster.put({**body, "status": {**(body.get("status") or {}), "collisionCount": len(moved)}})
 
     world.cluster.around = around
     drill.respond()
@@ -166,7 +168,7 @@ def planned(world: World, kind: str) -> tuple[Any, dict[str, Any]]:
     return fault, fault.plan(spec, NAMESPACE, world.cluster).undo
 
 
-@every_fault
+@every_patch
 @pytest.mark.parametrize("labels", [None, {}, {"app": "worker"}, {"app": "worker", fence.LABEL: "1"}], ids=str)
 def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str] | None) -> None:
     world = World()
@@ -187,7 +189,7 @@ def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str]
         fence.apply(fault, undo, world.cluster, versions)
 
 
-@every_fault
+@every_patch
 @pytest.mark.parametrize(("writes", "lands"), [(0, True), (1, False), (2, False)])
 def test_a_write_that_arrives_while_it_is_being_undone_is_undone_or_refused(
     kind: str, writes: int, *, lands: bool
@@ -254,3 +256,55 @@ def test_a_fault_writes_to_nothing_that_its_dry_run_did_not() -> None:
         fence.apply(fault, undo, world.cluster, {})
     assert caught.value.slug == "write-not-announced"
     assert [call for call in world.cluster.writes() if call.ref == WORKER] == []
+
+
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "record", "uid": "gone"}
+
+
+def test_what_is_made_for_a_record_that_is_gone_is_collected_and_what_it_waits_for_is_refused() -> None:
+    world = World()
+    before = declared(world)
+    fault, undo = planned(world, "job")
+    fence.prepare(fault, undo, world.cluster, OWNER)
+    assert world.cluster.listing("Job", NAMESPACE) == []
+    with pytest.raises(NotFound):
+        fence.look(fault, undo, world.cluster)
+    with pytest.raises(NotFound):
+        fence.apply(fault, undo, world.cluster, {})
+    assert declared(world) == before
+
+
+def test_what_is_made_belongs_to_a_record_or_is_not_made() -> None:
+    world = World()
+    fault, undo = planned(world, "job")
+    with pytest.raises(Conflict) as caught:
+        fence._Bound(world.cluster, {}, None).create(undo["body"])
+    assert caught.value.slug == "write-not-announced"
+    assert world.cluster.listing("Job", NAMESPACE) == []
+    record = world.cluster.put(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "record", "namespace": NAMESPACE}}
+    )
+    fence.prepare(fault, undo, world.cluster, OWNER | {"uid": record["metadata"]["uid"]})
+    fence.prepare(fault, undo, world.cluster, OWNER | {"uid": record["metadata"]["uid"]})
+    (job,) = world.cluster.listing("Job", NAMESPACE)
+    assert job["spec"]["suspend"] is True
+    assert fault.differences(undo, world.cluster) == (), "it has broken nothing, and goes with its record"
+    world.cluster.drop(Ref("ConfigMap", NAMESPACE, "record"))
+    assert world.cluster.listing("Job", NAMESPACE) == []
+
+
+def test_a_run_that_loses_its_lock_before_the_job_is_let_run_leaves_nothing() -> None:
+    drill = Drill(data=experiment_data("job"))
+    before = declared(drill.world)
+
+    def around(written: Written) -> None:
+        if written.what == "create Job" and written.after:
+            lock = drill.world.cluster.listing("Lease", NAMESPACE)[0]
+            drill.world.cluster.put({**lock, "spec": {**lock["spec"], "holderIdentity": "another"}})
+
+    drill.world.cluster.around = around
+    history = drill.run()
+    assert history.all(InjectStarted) == []
+    drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []

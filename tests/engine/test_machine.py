@@ -36,12 +36,15 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
 from harness.engine.lease import DURATION
 from harness.engine.lease import NAME as LOCK
+from tests.fakes import drill as drills
 from tests.fakes.cluster import FakeCluster, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
 from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set_replicas
 from tests.fakes.world import NAMESPACE, STEP, WORKER, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
+TARGETED = {("patch", "Deployment"), ("create", "Job"), ("patch", "Job"), ("delete", "Job")}
+"""Writes to what a fault breaks or makes."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
 ENDS_WITHIN = 900.0
@@ -105,7 +108,7 @@ class Connection:
                 SEEN["lost reply"] += 1
                 raise lost_reply()
             answer = act(*args, **options)
-            if name == "patch" and kind == "Deployment" and order != "hold":
+            if (name, kind) in TARGETED and order != "hold":
                 self._has_lock()  # a write that was held up is known by what it may do: nothing, once it was undone
             if order == "die after":
                 self.killed = True
@@ -244,7 +247,8 @@ class Machine(RuleBasedStateMachine):
         """Whose the lock is, its last renewal as it says, and when that was seen."""
         self.count = 0
         self.start("run")
-        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, "Deployment"
+        self.runs[0].seat.cluster.order = trouble
+        self.runs[0].seat.cluster.only = drills.WRITES[kind].split()[1]
         self.pass_time(head_start)
 
     @property
@@ -326,7 +330,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         order=st.sampled_from(["die before", "die after", "lose before", "lose after", "hold"]),
-        only=st.sampled_from(["Deployment", ""]),
+        only=st.sampled_from(["Deployment", "Job", ""]),
     )
     @precondition(lambda self: self.living)
     def trouble_at_the_next_write(self, data: st.DataObject, order: str, only: str) -> None:
@@ -379,7 +383,7 @@ class Machine(RuleBasedStateMachine):
         SEEN["replay"] += 1
 
     @rule()
-    @precondition(lambda self: self.changed() and not self.foreign)
+    @precondition(lambda self: self.changed() and not self.foreign and not self.world.is_harmed())
     def somebody_edits(self) -> None:
         SEEN["foreign edit"] += 1
         self.foreign = True
@@ -387,7 +391,7 @@ class Machine(RuleBasedStateMachine):
         self.kept = FOREIGN
 
     @rule()
-    @precondition(lambda self: self.changed() and not self.foreign)
+    @precondition(lambda self: self.changed() and not self.foreign and not self.world.is_harmed())
     def somebody_makes_it_anew(self) -> None:
         """A copy of the broken object under its name: still broken, and no longer the one that drills may write to."""
         SEEN["made anew"] += 1
@@ -403,8 +407,9 @@ class Machine(RuleBasedStateMachine):
         return bool((spec["replicas"] if self.kept == FOREIGN else spec) == self.kept)
 
     def changed(self) -> bool:
+        """Whether a drill's change is in force: a target's, or something that it made and that runs."""
         spec = next(body["spec"] for body in self.before if body["kind"] == "Deployment")
-        return bool(self.world.deployment["spec"] != spec)
+        return bool(self.world.deployment["spec"] != spec) or self.world.is_harmed()
 
     @invariant()
     def recorded(self) -> None:

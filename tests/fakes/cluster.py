@@ -1,7 +1,8 @@
 """An API server in memory that keeps the Cluster port's promises; the contract suite compares it with the real one.
 
-It knows versions, uids, generations, preconditions, JSON patches, watches and admission. It knows no controllers: a
-Deployment makes no pods, and what is deleted is gone at once. Tests put objects in with `put`, break calls with
+It knows versions, uids, generations, preconditions, JSON patches, watches, admission, and the garbage collector: what
+belongs only to owners that are gone goes at once. It knows no other controllers: a Deployment makes no pods, and what
+is deleted is gone at once. Tests put objects in with `put`, break calls with
 `fail_next`, and read what was asked in `calls`. Objects given out and taken in are copies.
 """
 
@@ -293,7 +294,10 @@ class FakeCluster:
             body.setdefault("apiVersion", kind.api_version)
             for given in ("uid", "creationTimestamp", "generation"):
                 meta.pop(given, None)
-            return copied(self._store(key, body, None, dry_run=dry_run))
+            made = copied(self._store(key, body, None, dry_run=dry_run))
+            if not dry_run:
+                self._collect()
+            return made
 
     def replace(self, body: Json) -> Json:
         """Replace at the version that the body carries."""
@@ -318,10 +322,12 @@ class FakeCluster:
                 after = _apply(after, operation)
             return copied(self._update(call, before, after, dry_run=dry_run))
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        """Remove it at once; with a namespace goes everything in it."""
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        """Remove it at once, whatever time it has; with a namespace goes everything in it."""
         kind_of(ref.kind)
-        call = Call("delete", ref, self._user, body=uid)
+        call = Call("delete", ref, self._user, dry_run, body=uid)
         with self._call(call):
             before = self._state.objects.get((ref.kind, ref.namespace, ref.name))
             if before is None:
@@ -329,7 +335,10 @@ class FakeCluster:
             self._admit(call, before, None)
             if uid and before["metadata"]["uid"] != uid:
                 raise _conflict(f"{ref} has uid {before['metadata']['uid']} and not {uid}")
-            self._remove((ref.kind, ref.namespace, ref.name))
+            if version and before["metadata"]["resourceVersion"] != version:
+                raise _conflict(f"{ref} has resourceVersion {before['metadata']['resourceVersion']} and not {version}")
+            if not dry_run:
+                self._remove((ref.kind, ref.namespace, ref.name))
 
     # ------------------------------------------------------------------------------------------- help
 
@@ -411,6 +420,18 @@ class FakeCluster:
         gone = copied(before)
         gone["metadata"]["resourceVersion"] = str(self._state.version)
         self._tell(key, gone, None)
+        self._collect()
+
+    def _collect(self) -> None:
+        """The garbage collector's work."""
+        uids: set[str] | None = None
+        for key, body in list(self._state.objects.items()):
+            owners = body["metadata"].get("ownerReferences")
+            if owners and key in self._state.objects:
+                uids = uids or {one["metadata"]["uid"] for one in self._state.objects.values()}
+                if not uids & {owner["uid"] for owner in owners}:
+                    self._remove(key)
+                    uids = None
 
     def _tell(self, key: Key, before: Json | None, after: Json | None) -> None:
         self._state.history.append(_Change(self._state.version, key, before, after))

@@ -22,6 +22,7 @@ from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
+from harness.ports.fault import ShowsInObject
 from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
 
 
@@ -62,6 +63,14 @@ FAULTS: dict[str, dict[str, Any]] = {
         "replicas": 2,
         "effect": {"ready_at_most": 2, "within": "60s"},
         "blast_radius": {"pods": 3},
+    },
+    "job": {
+        "id": "memory",
+        "kind": "job",
+        "image_of": "deployment/worker",
+        "command": ["/usr/bin/python3", "-m", "bulk"],
+        "effect": {"query": "depth", "above": 20, "within": "60s"},
+        "blast_radius": {"pods": 1},
     },
 }
 """Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
@@ -196,9 +205,12 @@ class Drill:
 
         def on_injected(fault_id: str) -> None:
             plan = self.history.plans()[fault_id]
-            selector = faults()[plan.kind].pods(plan.undo)
+            fault = faults()[plan.kind]
+            selector = fault.pods(plan.undo)
             if selector is not None:
                 self.feed.watch_pods(fault_id, selector)
+            if isinstance(fault, ShowsInObject):
+                self.feed.watch_object(fault_id, fault.object(plan.undo))
 
         context = Context(
             experiment=self.experiment,
@@ -264,8 +276,22 @@ def set_replicas(world: World, count: int) -> None:
     world.cluster.put(body)
 
 
+def remove_jobs(world: World) -> None:
+    """What kubectl delete jobs --all would do in a responder's hands."""
+    for job in world.cluster.listing("Job", NAMESPACE):
+        world.cluster.drop(Ref("Job", NAMESPACE, job["metadata"]["name"]))
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
+    "job": remove_jobs,
 }
 """What a responder does to put right what a fault of that kind broke."""
+
+WRITES: dict[str, str] = {
+    "memory-limit": "patch Deployment",
+    "scale": "patch Deployment",
+    "job": "patch Job",
+}
+"""The write that breaks something, by kind."""

@@ -19,10 +19,10 @@ from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.inbox import INBOX_LABEL
 from harness.core.quantity import parse_memory
-from harness.engine.observe import AGE, Channel, InboxTracker, PodsTracker, Round
+from harness.engine.observe import AGE, Channel, InboxTracker, ObjectTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
-from harness.ports.fault import PodSelector
+from harness.ports.fault import ObjectSelector, PodSelector
 from harness.ports.metrics import (
     ActiveAlert,
     Matcher,
@@ -103,7 +103,7 @@ class Mortal(FakeCluster):
 
     def dump(self) -> list[Json]:
         """Every object, for comparing the whole cluster before and after."""
-        kinds = ("ConfigMap", "Deployment", "Lease", "Namespace")
+        kinds = ("ConfigMap", "Deployment", "Job", "Lease", "Namespace")
         return [one for kind in kinds for one in FakeCluster.list(self, kind, "")]
 
     def get(self, ref: Ref) -> Json:
@@ -124,8 +124,11 @@ class Mortal(FakeCluster):
         act = lambda: FakeCluster.patch(self, ref, operations, dry_run=dry_run)  # noqa: E731
         return self._write("patch", ref.kind, act, dry_run)
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        self._write("delete", ref.kind, lambda: FakeCluster.delete(self, ref, uid=uid))
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        act = lambda: FakeCluster.delete(self, ref, uid=uid, version=version, grace=grace, dry_run=dry_run)  # noqa: E731
+        self._write("delete", ref.kind, act, dry_run)
 
     def _alive(self) -> None:
         if self.dead:
@@ -204,6 +207,8 @@ class World:
         self._pods: dict[str, _Pod] = {}
         self._serial = 0
         self._rolled_at: Instant | None = None
+        self.bulk = False
+        """Whether a Job runs."""
         self._limit = "128Mi"
         self.cluster.put(_namespace())
         self.cluster.put(_marker())
@@ -236,7 +241,7 @@ class World:
         self.clock.advance(STEP)
         now = self.clock.now()
         self._reconcile(now)
-        self.depth = max(2.0, self.depth + (self.arrivals - self._ready(now) * self.rate) * STEP)
+        self.depth = max(2.0, self.depth + (self.arrivals - self._working(now) * self.rate) * STEP)
         if self.metrics_frozen:
             return
         if _crossed(before, now, self.scrape_phase):
@@ -247,8 +252,21 @@ class World:
     def _ready(self, now: Instant) -> int:
         return sum(pod.is_ready(now) for pod in self._pods.values())
 
+    def is_harmed(self) -> bool:
+        """Whether something that a fault made is at work."""
+        return any(not job["spec"].get("suspend") for job in self.cluster.listing("Job", NAMESPACE))
+
+    def _working(self, now: Instant) -> int:
+        """The ready workers but for those that a harmful Job keeps from their work: it blocks three."""
+        return max(0, self._ready(now) - 3 * self.bulk)
+
     def _reconcile(self, now: Instant) -> None:
         """What the controllers and the kernel do. A Deployment that is gone takes its pods with it."""
+        self.bulk = self.is_harmed()
+        for job in self.cluster.listing("Job", NAMESPACE):
+            active = 0 if job["spec"].get("suspend") else 1
+            if (job.get("status") or {}).get("active", 0) != active:
+                self.cluster.put({**job, "status": {"active": active, "ready": active}})
         try:
             spec = self.cluster.peek(WORKER)["spec"]
         except NotFound:
@@ -552,6 +570,10 @@ class SteppedFeed:
     def watch_pods(self, fault: str, selector: PodSelector) -> None:
         self._pods[fault] = PodsTracker(fault, selector)
         self._pods_told = None
+
+    def watch_object(self, fault: str, selector: ObjectSelector) -> None:
+        tracker, ref = ObjectTracker(fault, selector), selector.ref
+        self._watches.append(_Watch(ref.kind, ref.namespace, "", ref.name, tracker.update, Channel(str(ref), self.put)))
 
     def watch_inbox(self, tracker: InboxTracker) -> None:
         channel = Channel("inbox", self.put)

@@ -30,28 +30,18 @@ connections that nobody takes is full after some minutes, and then it would be r
 
 
 @dataclass(frozen=True)
-class Target:
-    """One row. `spec` is a fault of an experiment file; `broken` the object that it changes, and `path` where."""
+class Row:
+    """What every row has. `spec` is a fault of an experiment file."""
 
     kind: str
     name: str
     broken: tuple[str, str]
-    """(kind, name) of the object."""
+    """(kind, name) of the object that is broken, or stands beside what is made."""
     manifests: tuple[Json, ...]
     spec: Json
-    path: str
-    """JSON pointer of the value that the fault changes."""
-    before: Any
-    """The value that undo must restore."""
-    after: Any
-    """The value while the fault is in force."""
-    foreign: Any
-    """Neither of both: what somebody else writes in between."""
-    proof: str
-    """What the fault's proof must say (a regular expression)."""
 
     def ref(self, namespace: str) -> Ref:
-        """The object that the fault changes."""
+        """Its object."""
         return Ref(self.broken[0], namespace, self.broken[1])
 
     def objects(self, namespace: str, image: str) -> list[Json]:
@@ -62,6 +52,48 @@ class Target:
             for container in body["spec"]["template"]["spec"]["containers"]:
                 container["image"] = image
         return found
+
+    def breaks(self) -> str:
+        """The write that breaks something."""
+        return f"patch {self.broken[0]}"
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of objects that the fault makes; whatever else of them is in the namespace is compared as well."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Made(Row):
+    """A fault that makes an object and deletes it again."""
+
+    made: str
+    """The kind of what it makes."""
+    by: str
+    """The verb of the write that breaks something."""
+
+    def breaks(self) -> str:
+        """See Row."""
+        return f"{self.by} {self.made}"
+
+    def kinds(self) -> tuple[str, ...]:
+        """See Row."""
+        return (self.made,)
+
+
+@dataclass(frozen=True)
+class Target(Row):
+    """A fault that changes a value of an object. `path` says where."""
+
+    path: str
+    """JSON pointer of the value that the fault changes."""
+    before: Any
+    """The value that undo must restore."""
+    after: Any
+    """The value while the fault is in force."""
+    foreign: Any
+    """Neither of both: what somebody else writes in between."""
+    proof: str
+    """What the fault's proof must say (a regular expression)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +197,31 @@ TARGETS: tuple[Target, ...] = (
         proof="statefulset/row scaled to 0: 0 ready",
     ),
 )
+
+MADE: tuple[Made, ...] = (
+    Made(
+        kind="job",
+        name="beside",
+        broken=("Deployment", "lender"),
+        manifests=(_Pods().workload("Deployment", "lender", 1),),
+        spec={
+            "id": "broken",
+            "kind": "job",
+            "image_of": "deployment/lender",
+            "command": ["/usr/bin/python3", "-c", _PROGRAM.format(mib=0)],
+            "parallelism": 2,
+            "cpu": "20m",
+            "grace": "2s",
+            "effect": {"query": "vector(1)", "above": 0, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        made="Job",
+        by="patch",
+    ),
+)
+"""Faults that make objects of their own."""
+
+ROWS: tuple[Row, ...] = (*TARGETS, *MADE)
 
 
 def at(body: Json, pointer: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import re
 import secrets
@@ -19,29 +21,31 @@ from harness.core.evidence import Evidence
 from harness.core.pods import pod_state
 from harness.core.snapshot import snapshot
 from harness.core.workload import unsettled
+from harness.engine import fence
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
-from harness.ports.fault import UndoRecord
+from harness.ports.fault import UndoRecord, rehearse
 from tests.fakes.cluster import FakeCluster
-from tests.faults.targets import IMAGE_OF, OPT_IN, TARGETS, Target, at
+from tests.faults.targets import IMAGE_OF, MADE, OPT_IN, ROWS, TARGETS, Row, Target, at
 
 SECONDS = 90.0
 """What pods may take to come or go on a busy machine."""
 
 
 def test_every_fault_of_the_catalog_has_a_target() -> None:
-    assert {target.kind for target in TARGETS} == set(catalog.KINDS)
+    assert {row.kind for row in ROWS} == set(catalog.KINDS)
+    for row in ROWS:
+        assert row.spec["kind"] == row.kind
     for target in TARGETS:
-        assert target.spec["kind"] == target.kind
         assert len({target.before, target.after, target.foreign}) == 3
 
 
 @dataclass
-class Stage:
-    """One target in a namespace of its own. On the fake cluster the stage is the controllers' hand too."""
+class Ground:
+    """One row in a namespace of its own. On the fake cluster the ground is the controllers' hand too."""
 
     cluster: Cluster
     namespace: str
-    target: Target
+    target: Row
     image: str
 
     def __post_init__(self) -> None:
@@ -59,16 +63,10 @@ class Stage:
     def body(self) -> Json:
         return self.cluster.get(self.ref)
 
-    def value(self) -> Any:
-        return at(self.body(), self.target.path)
-
     def planned(self) -> UndoRecord:
         """The undo record, as it looks after a journey through JSON."""
         record: UndoRecord = json.loads(json.dumps(self.fault.plan(self.spec, self.namespace, self.cluster).undo))
         return record
-
-    def somebody_writes(self, value: Any) -> None:
-        self.cluster.patch(self.ref, [{"op": "replace", "path": self.target.path, "value": value}])
 
     def until(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SECONDS
@@ -91,6 +89,19 @@ class Stage:
             self.cluster.put({**body, "status": {"observedGeneration": body["metadata"]["generation"], **status}})
 
 
+@dataclass
+class Stage(Ground):
+    """An object that a fault changes."""
+
+    target: Target
+
+    def value(self) -> Any:
+        return at(self.body(), self.target.path)
+
+    def somebody_writes(self, value: Any) -> None:
+        self.cluster.patch(self.ref, [{"op": "replace", "path": self.target.path, "value": value}])
+
+
 @pytest.fixture(params=[pytest.param("fake"), pytest.param("real", marks=pytest.mark.cluster)])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     if request.param == "fake":
@@ -101,17 +112,22 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 @pytest.fixture(params=TARGETS, ids=lambda target: f"{target.kind}-{target.name}")
 def stage(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Stage]:
     """The target at rest."""
+    stage = Stage(cluster, opened(cluster), request.param, image_on(cluster))
+    stage.put()
+    yield stage
+    cluster.delete(Ref("Namespace", "", stage.namespace))
+
+
+def opened(cluster: Cluster) -> str:
     namespace = f"fault-{secrets.token_hex(4)}"
     metadata = {"name": namespace, "labels": OPT_IN}
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    image = "fake:1" if isinstance(cluster, FakeCluster) else image_on(cluster)
-    stage = Stage(cluster, namespace, request.param, image)
-    stage.put()
-    yield stage
-    cluster.delete(Ref("Namespace", "", namespace))
+    return namespace
 
 
 def image_on(cluster: Cluster) -> str:
+    if isinstance(cluster, FakeCluster):
+        return "fake:1"
     return str(cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
@@ -207,3 +223,127 @@ def test_the_effect_is_proved_by_real_pods_and_gone_after_the_undo(stage: Stage)
     assert set(proof.evidence) <= {record.seq for record, _ in seen}
     assert stage.fault.undo(undo, stage.cluster).outcome == "restored"
     stage.clean(undo)
+
+
+# Faults that make an object of their own
+
+
+@dataclass
+class Workshop(Ground):
+    """Where a fault makes an object, beside a workload that is none of its business."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        (self.made,) = self.target.kinds()
+
+    def record(self) -> Json:
+        """An undo record, as the owner of what is made."""
+        name = f"record-{secrets.token_hex(3)}"
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": self.namespace}}
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": name,
+            "uid": self.cluster.create(body)["metadata"]["uid"],
+        }
+
+    def prepare(self, undo: UndoRecord, owner: Json) -> None:
+        fence.prepare(self.fault, undo, self.cluster, owner)
+
+    def apply(self, undo: UndoRecord, owner: Json) -> None:
+        """As a run does it: what was made may still change by its controller's doing."""
+        self.prepare(undo, owner)
+        for attempt in range(fence.ATTEMPTS):
+            versions = fence.look(self.fault, undo, self.cluster)
+            try:
+                return fence.apply(self.fault, undo, self.cluster, versions, owner)
+            except Conflict:
+                if attempt == fence.ATTEMPTS - 1:
+                    raise
+
+    def found(self) -> list[Json]:
+        return self.cluster.list(self.made, self.namespace)
+
+    def ref_made(self, undo: UndoRecord) -> Ref:
+        return Ref(self.made, self.namespace, undo["name"])
+
+
+@pytest.fixture(params=MADE, ids=lambda row: f"{row.kind}-{row.name}")
+def workshop(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Workshop]:
+    made = Workshop(cluster, opened(cluster), request.param, image_on(cluster))
+    made.put()
+    yield made
+    cluster.delete(Ref("Namespace", "", made.namespace))
+
+
+def test_made_twice_it_is_one_and_undone_twice_it_is_gone(workshop: Workshop) -> None:
+    before = snapshot(workshop.body())
+    undo, owner = workshop.planned(), workshop.record()
+    assert workshop.fault.differences(undo, workshop.cluster) == ()
+    workshop.apply(undo, owner)
+    workshop.prepare(undo, owner)
+    workshop.fault.apply(undo, workshop.cluster)
+    assert [body["metadata"]["name"] for body in workshop.found()] == [undo["name"]]
+    assert workshop.fault.differences(undo, workshop.cluster)
+    done = [workshop.fault.undo(undo, workshop.cluster).outcome for _ in range(2)]
+    assert done == ["restored", "already"]
+    workshop.clean(undo)
+    assert workshop.found() == []
+    assert snapshot(workshop.body()) == before
+
+
+def test_undone_without_having_been_made_there_is_nothing(workshop: Workshop) -> None:
+    undo = workshop.planned()
+    rehearse(workshop.fault, undo, workshop.cluster)
+    assert workshop.found() == [], "a rehearsal makes nothing"
+    assert workshop.fault.undo(undo, workshop.cluster).outcome == "already"
+    assert workshop.fault.differences(undo, workshop.cluster) == ()
+
+
+def test_somebody_elses_object_of_that_name_is_left_alone_and_reported(workshop: Workshop) -> None:
+    undo, owner = workshop.planned(), workshop.record()
+    foreign = copy.deepcopy(undo["body"])
+    foreign["metadata"]["labels"] = {"app": "theirs"}
+    theirs = workshop.cluster.create(foreign)["metadata"]["uid"]
+    with pytest.raises(Conflict):
+        workshop.apply(undo, owner)
+    refused = workshop.fault.undo(undo, workshop.cluster)
+    assert refused.outcome == "refused"
+    assert undo["name"] in refused.detail
+    assert any(undo["name"] in one for one in workshop.fault.differences(undo, workshop.cluster))
+    assert workshop.fault.undo(undo, workshop.cluster, force=True).outcome == "already"
+    assert [body["metadata"]["uid"] for body in workshop.found()] == [theirs]
+
+
+def test_one_that_somebody_changed_or_made_anew_is_still_the_drills_and_goes(workshop: Workshop) -> None:
+    undo, owner = workshop.planned(), workshop.record()
+    workshop.apply(undo, owner)
+    note = {"op": "add", "path": "/metadata/annotations", "value": {"somebody": "was here"}}
+    workshop.cluster.patch(workshop.ref_made(undo), [note])
+    assert workshop.fault.undo(undo, workshop.cluster).outcome == "restored"
+    workshop.clean(undo)
+    workshop.apply(undo, owner)  # as a copy of it would be: what tells it is its mark
+    assert workshop.fault.undo(undo, workshop.cluster).outcome == "restored"
+    workshop.clean(undo)
+    assert workshop.found() == []
+
+
+def test_one_that_a_responder_removed_is_undone_already_and_not_made_again(workshop: Workshop) -> None:
+    undo, owner = workshop.planned(), workshop.record()
+    workshop.apply(undo, owner)
+    workshop.cluster.delete(workshop.ref_made(undo))
+    workshop.clean(undo)
+    assert workshop.fault.undo(undo, workshop.cluster).outcome == "already"
+    assert workshop.found() == []
+
+
+def test_what_was_made_goes_with_its_record(workshop: Workshop) -> None:
+    undo, owner = workshop.planned(), workshop.record()
+    workshop.apply(undo, owner)
+    workshop.cluster.delete(Ref("ConfigMap", workshop.namespace, owner["name"]), uid=owner["uid"])
+    workshop.until(lambda: workshop.found() == [])
+    workshop.clean(undo)
+    workshop.prepare(workshop.planned(), owner)
+    with contextlib.suppress(NotFound):  # where making it is the whole fault
+        fence.apply(workshop.fault, undo, workshop.cluster, {}, owner)
+    workshop.until(lambda: workshop.found() == [])

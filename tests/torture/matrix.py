@@ -28,7 +28,7 @@ from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
 from harness.core.workload import unsettled
 from harness.ports.cluster import Json, NotFound, Ref
-from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.faults.targets import IMAGE_OF, OPT_IN, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 Rescuer = Literal["recover", "next run", "sweeper"]
@@ -95,7 +95,7 @@ class Torture:
     def __post_init__(self) -> None:
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
 
-    def run(self, targets: Sequence[Target], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
+    def run(self, targets: Sequence[Row], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
         results: list[Result] = []
         for target in targets:
@@ -106,7 +106,7 @@ class Torture:
                 results += self._all(target, tasks, rooms)
         return results
 
-    def _all(self, target: Target, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
+    def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
         def one(task: tuple[Point, Rescuer]) -> Result:
             room = rooms.get()
             result = self._trial(target, *task, room)
@@ -124,7 +124,7 @@ class Torture:
 
     # A trial
 
-    def _trial(self, target: Target, point: Point, rescuer: Rescuer, room: str) -> Result:
+    def _trial(self, target: Row, point: Point, rescuer: Rescuer, room: str) -> Result:
         before = self._declared(target, room)
         sweeper = self._start("sweep", "--namespace", room) if rescuer == "sweeper" else None
         try:
@@ -141,7 +141,7 @@ class Torture:
                 sweeper.wait()
         return Result(title(target), point, rescuer, victim == -9, broken, seconds, tuple(left), told.strip()[-400:])
 
-    def _rescue(self, rescuer: Rescuer, target: Target, room: str) -> tuple[str, bool]:
+    def _rescue(self, rescuer: Rescuer, target: Row, room: str) -> tuple[str, bool]:
         if rescuer == "sweeper":
             return "", True
         if rescuer == "recover":
@@ -151,7 +151,7 @@ class Torture:
             done = self._drill("run", str(self._experiment(target, room)), "--no-setup", "--runs", runs)
         return done.stdout + done.stderr, done.returncode == 0
 
-    def _back_after(self, target: Target, room: str, before: Json, died_at: float) -> float | None:
+    def _back_after(self, target: Row, room: str, before: Json, died_at: float) -> float | None:
         while time.monotonic() - died_at < WITHIN:
             if self._declared(target, room) == before and not self._records(room):
                 return time.monotonic() - died_at
@@ -171,9 +171,13 @@ class Torture:
         found = self.cluster.list("ConfigMap", room, "drill.internal/undo=true")
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
-    def _declared(self, target: Target, room: str) -> Json:
-        """The broken object without what only the API server and its controllers write."""
+    def _declared(self, target: Row, room: str) -> Json:
+        """The broken object without what only the API server and its controllers write, and the names of all objects
+        of those kinds that the fault makes."""
         body = self.cluster.get(target.ref(room))
+        body["made"] = {
+            kind: sorted(one["metadata"]["name"] for one in self.cluster.list(kind, room)) for kind in target.kinds()
+        }
         body.pop("status", None)
         for name in ("resourceVersion", "generation", "managedFields"):
             body["metadata"].pop(name, None)
@@ -183,7 +187,7 @@ class Torture:
     # Rooms and steps
 
     @contextmanager
-    def _rooms(self, target: Target) -> Iterator[SimpleQueue[str]]:
+    def _rooms(self, target: Row) -> Iterator[SimpleQueue[str]]:
         """Namespaces with the target in each, one for each job."""
         names = [_NAMESPACE.format(number) for number in range(self.jobs)]
         rooms: SimpleQueue[str] = SimpleQueue()
@@ -200,13 +204,13 @@ class Torture:
             for name in names:
                 self._wait_gone(name)
 
-    def _make(self, target: Target, room: str) -> None:
+    def _make(self, target: Row, room: str) -> None:
         image = self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"]
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
         for body in target.objects(room, image):
             self.cluster.create(body)
 
-    def _fresh(self, target: Target, room: str) -> None:
+    def _fresh(self, target: Row, room: str) -> None:
         self._drop(room)
         self._wait_gone(room)
         self._make(target, room)
@@ -225,14 +229,14 @@ class Torture:
             time.sleep(0.5)
         raise TimeoutError(f"namespace {room} does not go")
 
-    def _wait_at_rest(self, target: Target, room: str) -> None:
+    def _wait_at_rest(self, target: Row, room: str) -> None:
         deadline = time.monotonic() + WITHIN
         while unsettled(self.cluster.get(target.ref(room))):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.ref(room)} does not come to rest")
             time.sleep(0.5)
 
-    def _points(self, target: Target, rooms: SimpleQueue[str]) -> list[Point]:
+    def _points(self, target: Row, rooms: SimpleQueue[str]) -> list[Point]:
         """Every step of a run that is left alone."""
         room, path = rooms.get(), self.folder / f"steps-{target.kind}-{target.name}.json"
         code = self._victim(f"count:{path}", target, room, "counted")
@@ -247,7 +251,7 @@ class Torture:
 
     # Processes
 
-    def _experiment(self, target: Target, room: str) -> Path:
+    def _experiment(self, target: Row, room: str) -> Path:
         """The smallest experiment that breaks the target: it ends as soon as the effect is proved."""
         effective = f"{target.spec['id']}.effective"
         data: dict[str, Any] = {
@@ -272,11 +276,11 @@ class Torture:
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         return path
 
-    def hold_up(self, target: Target, *, killed: bool) -> Held:
+    def hold_up(self, target: Row, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
         undone; then let it go on, or be killed as soon as that write has its answer."""
         with self._rooms(target) as rooms:
-            write = next(p for p in self._points(target, rooms) if (p.kind, p.what.split()[0]) == ("write", "patch"))
+            write = next(p for p in self._points(target, rooms) if (p.kind, p.what) == ("write", target.breaks()))
             room = rooms.get()
             before = self._declared(target, room)
             fate = f"held:{write.index}" + (":killed" if killed else "")
@@ -311,7 +315,7 @@ class Torture:
                 raise TimeoutError(f"not within {WITHIN} s")
             time.sleep(0.1)
 
-    def _victim(self, fate: str, target: Target, room: str, runs: str) -> int:
+    def _victim(self, fate: str, target: Row, room: str, runs: str) -> int:
         with (self.folder / f"{room}.log").open("w", encoding="utf-8") as log:
             return subprocess.run(
                 self._command(fate, target, room, runs),
@@ -323,7 +327,7 @@ class Torture:
                 env=_environment(),
             ).returncode
 
-    def _command(self, fate: str, target: Target, room: str, runs: str) -> list[str]:
+    def _command(self, fate: str, target: Row, room: str, runs: str) -> list[str]:
         return [
             sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
             "--no-setup", "--runs", str(self.folder / runs), *self._where(),
@@ -349,7 +353,7 @@ class Torture:
         return ["--cluster", "context", "--context", self.access.context, "--kubeconfig", str(self.access.kubeconfig)]
 
 
-def title(target: Target) -> str:
+def title(target: Row) -> str:
     """What a target's row is called."""
     return f"{target.kind} ({target.name})"
 

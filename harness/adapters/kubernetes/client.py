@@ -269,12 +269,19 @@ class KubeCluster:
             seen = self._what_differs(path, operations)
             raise (conflict(f"{ref} was not patched: {seen}") if seen else error) from error
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
         """Delete it in the background, once; a missing object is as good as deleted."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
-        path, asked = kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"delete {ref}", writes=True)
+        preconditions = {"uid": uid, "resourceVersion": version}
+        if any(preconditions.values()):
+            options["preconditions"] = {key: value for key, value in preconditions.items() if value}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if dry_run:
+            options["dryRun"] = ["All"]
+        path, asked = kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"delete {ref}", writes=not dry_run)
         try:
             self._wire.request("DELETE", path, asked, body=options)
         except NotFound:
