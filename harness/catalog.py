@@ -19,6 +19,7 @@ from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closes
 from harness.core.quantity import format_duration
 from harness.faults.job import Job, JobSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
+from harness.faults.pod_kill import PodKill, PodKillSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.ports.fault import Fault
 
@@ -38,6 +39,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Scale(), ScaleSpec),
     Entry(Job(), JobSpec),
+    Entry(PodKill(), PodKillSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)

@@ -81,6 +81,7 @@ TOO_WIDE = {
         },
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]},
     ],
 }
 
@@ -331,6 +332,8 @@ def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(ar
             pytest.raises(Forbidden, match="only where the namespace opted in"),
         ):
             runner.create(body)
+        with area.adapter("drill-runner") as runner, pytest.raises(Forbidden, match="where the namespace opted"):
+            runner.delete(Ref("Pod", area.namespace, runner.list("Pod", area.namespace)[0]["metadata"]["name"]))
         area.make(body)
         with area.adapter("drill-sweeper") as sweeper:
             assert Job().undo(undo, sweeper).outcome == "already"
@@ -467,7 +470,7 @@ def test_no_job_reaches_further_than_its_program(recorded: Try, what: str) -> No
 def test_jobs_of_others_are_left_alone(recorded: Try) -> None:
     area = recorded
     _, body = job(area)
-    theirs = {**body, "metadata": {"name": "theirs", "namespace": area.namespace}}
+    theirs = {**body, "metadata": {"name": "theirs", "namespace": area.namespace, "labels": {"app": "theirs"}}}
     area.make(theirs)
     for who in ("drill-runner", "drill-sweeper"):
         with area.adapter(who) as cluster:
@@ -477,6 +480,31 @@ def test_jobs_of_others_are_left_alone(recorded: Try) -> None:
             with pytest.raises(Forbidden, match="only Jobs of its own"):
                 cluster.patch(ref, [op("/metadata/labels", {"drill.internal/job": "taken"})])
     area.passes("somebody", "delete", "job", "theirs")
+
+
+# Pods
+
+
+def test_pods_are_deleted_by_runs_only_and_left_as_they_are(area: Try) -> None:
+    with area.adapter("drill-runner") as runner, area.adapter("drill-sweeper") as sweeper:
+        pod = runner.list("Pod", area.namespace, "app=app")[0]
+        ref = Ref("Pod", area.namespace, pod["metadata"]["name"])
+        key = f"/metadata/labels/{fence.LABEL.replace('/', '~1')}"
+        for cluster in (runner, sweeper):
+            cluster.patch(ref, [op(key, "1")])
+            for one in (
+                op("/spec/containers/0/image", "evil:1"), op("/spec/activeDeadlineSeconds", 1),
+                op("/metadata/labels/app", "other"), op("/metadata/annotations", {"a": "1"}),
+                op("/metadata/finalizers", ["example.org/a"]), {"op": "remove", "path": "/metadata/ownerReferences"},
+            ):  # fmt: skip
+                with pytest.raises(Forbidden, match="leaves pods as they are"):
+                    cluster.patch(ref, [one])
+            cluster.patch(ref, [{"op": "remove", "path": key}])
+            with pytest.raises(Forbidden, match="makes no pods"):
+                cluster.create({"kind": "Pod", "metadata": {"name": "x", "namespace": area.namespace}, "spec": POD})
+        with pytest.raises(Forbidden, match="only a run deletes pods"):
+            sweeper.delete(ref)
+        runner.delete(ref, uid=pod["metadata"]["uid"], grace=0)
 
 
 # Undo records

@@ -43,7 +43,7 @@ from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set
 from tests.fakes.world import NAMESPACE, STEP, WORKER, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
-TARGETED = {("patch", "Deployment"), ("create", "Job"), ("patch", "Job"), ("delete", "Job")}
+TARGETED = {("patch", "Deployment"), ("create", "Job"), ("patch", "Job"), ("delete", "Job"), ("delete", "Pod")}
 """Writes to what a fault breaks or makes."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""

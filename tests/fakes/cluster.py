@@ -159,6 +159,10 @@ class FakeCluster:
         """The stored object itself, to be read only; no call. Raises NotFound."""
         return self._found(ref)
 
+    def holds(self, ref: Ref) -> bool:
+        """Whether the object is there; no call."""
+        return (ref.kind, ref.namespace, ref.name) in self._state.objects
+
     def listing(self, kind: str, namespace: str, labels: str = "") -> Objects:
         """The stored objects themselves, to be read only; no call."""
         return self._listed(kind, namespace, labels)

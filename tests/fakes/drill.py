@@ -72,6 +72,14 @@ FAULTS: dict[str, dict[str, Any]] = {
         "effect": {"query": "depth", "above": 20, "within": "60s"},
         "blast_radius": {"pods": 1},
     },
+    "pod-kill": {
+        "id": "memory",
+        "kind": "pod-kill",
+        "target": "deployment/worker",
+        "count": 3,
+        "effect": {"ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 3},
+    },
 }
 """Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
 that one experiment fits them all."""
@@ -286,6 +294,7 @@ MENDS: dict[str, Callable[[World], None]] = {
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
     "job": remove_jobs,
+    "pod-kill": lambda _: None,  # new pods come by themselves
 }
 """What a responder does to put right what a fault of that kind broke."""
 
@@ -293,5 +302,6 @@ WRITES: dict[str, str] = {
     "memory-limit": "patch Deployment",
     "scale": "patch Deployment",
     "job": "patch Job",
+    "pod-kill": "delete Pod",
 }
 """The write that breaks something, by kind."""

@@ -40,6 +40,9 @@ STEP = 0.1
 NAMESPACE = "shop"
 WORKER = Ref("Deployment", NAMESPACE, "worker")
 EPOCH = 1_800_000_000.0
+REPLICAS = Ref("ReplicaSet", NAMESPACE, "worker-1")
+WARMS_UP_FOR = 25.0
+"""Seconds until a pod is ready that takes the place of one that somebody deleted: nothing of it is cached."""
 
 
 @lru_cache
@@ -205,6 +208,8 @@ class World:
         self.pages: list[Notification] = []
         self.process_started = EPOCH - 1000.0
         self._pods: dict[str, _Pod] = {}
+        self._mirrored: dict[str, object] = {}
+        """How each pod looked when its object was last written."""
         self._serial = 0
         self._rolled_at: Instant | None = None
         self.bulk = False
@@ -213,6 +218,8 @@ class World:
         self.cluster.put(_namespace())
         self.cluster.put(_marker())
         self.cluster.put(self._deployment())
+        owner = {"name": REPLICAS.name, "namespace": NAMESPACE, "uid": "rs-1"}
+        self.cluster.put({"apiVersion": "apps/v1", "kind": REPLICAS.kind, "metadata": owner})
         for _ in range(self.workers):
             self._add_pod(self._limit)
         self._sync_status(self.clock.now())
@@ -229,6 +236,7 @@ class World:
         twin.cluster = self.cluster.fork(twin.clock.now)
         for name in ("scraped", "alert_samples", "held", "silenced", "pages"):
             setattr(twin, name, list(getattr(self, name)))
+        twin._mirrored = dict(self._mirrored)
         twin._pods = {uid: replace(pod) for uid, pod in self._pods.items()}
         return twin
 
@@ -271,7 +279,12 @@ class World:
             spec = self.cluster.peek(WORKER)["spec"]
         except NotFound:
             self._pods.clear()
+            self._mirror(now)
             return
+        for uid, pod in list(self._pods.items()):
+            if uid in self._mirrored and not self.cluster.holds(Ref("Pod", NAMESPACE, pod.name)):
+                del self._pods[uid], self._mirrored[uid]
+                self._add_pod(self._limit, warms_up=WARMS_UP_FOR)
         limit = spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
         if limit != self._limit:
             self._limit = limit
@@ -288,7 +301,22 @@ class World:
         for pod in self._pods.values():
             if self.kills and _starves(pod.limit):
                 pod.tick(now)
+        self._mirror(now)
         self._sync_status(now)
+
+    def _mirror(self, now: Instant) -> None:
+        """Show each pod as an object, whenever it looks otherwise than before."""
+        for uid in [uid for uid in self._mirrored if uid not in self._pods]:
+            del self._mirrored[uid]
+            self.cluster.drop(Ref("Pod", NAMESPACE, f"worker-{uid.removeprefix('uid-')}"))
+        for uid, pod in self._pods.items():
+            looks = (pod.is_ready(now), pod.restarts, pod.killed_at)
+            if self._mirrored.get(uid) != looks:
+                ref, body = Ref("Pod", NAMESPACE, pod.name), pod.body(now)
+                if uid in self._mirrored:
+                    body = {**self.cluster.peek(ref), "status": body["status"]}
+                self._mirrored[uid] = looks
+                self.cluster.put(body)
 
     def _scale(self, wanted: int) -> None:
         """As many pods as declared; the youngest go first."""
@@ -318,10 +346,10 @@ class World:
                 self.held = []
             self.pending_since = self.firing_since = None
 
-    def _add_pod(self, limit: str) -> None:
+    def _add_pod(self, limit: str, warms_up: float = 1.0) -> None:
         self._serial += 1
         uid = f"uid-{self._serial}"
-        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, limit, self.clock.now())
+        self._pods[uid] = _Pod(f"worker-{self._serial}", uid, limit, self.clock.now(), warms_up)
 
     def pods_shown(self, now: Instant) -> object:
         """Equal for two instants at which the pods look the same."""
@@ -377,6 +405,7 @@ class _Pod:
     uid: str
     limit: str
     born: Instant
+    warms_up: float = 1.0
     restarts: int = 0
     killed_at: Instant | None = None
     next_kill: Instant | None = None
@@ -384,7 +413,7 @@ class _Pod:
     def is_ready(self, now: Instant) -> bool:
         if _starves(self.limit):
             return False
-        return now - self.born >= 1.0
+        return now - self.born >= self.warms_up
 
     def tick(self, now: Instant) -> bool:
         """Whether the pod was just killed."""
@@ -404,7 +433,13 @@ class _Pod:
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": self.name, "uid": self.uid, "namespace": NAMESPACE, "labels": {"app": "worker"}},
+            "metadata": {
+                "name": self.name,
+                "uid": self.uid,
+                "namespace": NAMESPACE,
+                "labels": {"app": "worker"},
+                "ownerReferences": [{"kind": REPLICAS.kind, "name": REPLICAS.name, "uid": "rs-1", "controller": True}],
+            },
             "spec": {"containers": [{"name": "worker", "resources": {"limits": {"memory": self.limit}}}]},
             "status": {
                 "conditions": [{"type": "Ready", "status": "True" if self.is_ready(now) else "False"}],

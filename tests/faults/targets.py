@@ -57,6 +57,10 @@ class Row:
         """The write that breaks something."""
         return f"patch {self.broken[0]}"
 
+    def counts_pods(self) -> bool:
+        """Whether the damage shows in the number of its ready pods only."""
+        return False
+
     def kinds(self) -> tuple[str, ...]:
         """The kinds of objects that the fault makes; whatever else of them is in the namespace is compared as well."""
         return ()
@@ -78,6 +82,24 @@ class Made(Row):
     def kinds(self) -> tuple[str, ...]:
         """See Row."""
         return (self.made,)
+
+
+@dataclass(frozen=True)
+class Killed(Row):
+    """A fault that takes pods away which come back by themselves."""
+
+    pods: int
+    """How many."""
+    proof: str
+    """What the fault's proof must say (a regular expression)."""
+
+    def breaks(self) -> str:
+        """See Row."""
+        return "delete Pod"
+
+    def counts_pods(self) -> bool:
+        """See Row."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -221,7 +243,44 @@ MADE: tuple[Made, ...] = (
 )
 """Faults that make objects of their own."""
 
-ROWS: tuple[Row, ...] = (*TARGETS, *MADE)
+KILLED: tuple[Killed, ...] = (
+    Killed(
+        kind="pod-kill",
+        name="deployment",
+        broken=("Deployment", "herd"),
+        manifests=(_Pods().workload("Deployment", "herd", 3),),
+        spec={
+            "id": "broken",
+            "kind": "pod-kill",
+            "target": "deployment/herd",
+            "count": 2,
+            "effect": {"ready_at_most": 1, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        pods=2,
+        proof="2 pods are gone, [01] left ready",
+    ),
+    Killed(
+        kind="pod-kill",
+        name="statefulset-by-labels",
+        broken=("StatefulSet", "rank"),
+        manifests=(_Pods().workload("StatefulSet", "rank", 3, serviceName="rank", podManagementPolicy="Parallel"),),
+        spec={
+            "id": "broken",
+            "kind": "pod-kill",
+            "labels": {"app": "rank"},
+            "percent": 34,
+            "grace": "1s",
+            "effect": {"within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        pods=2,
+        proof="2 pods are gone ",
+    ),
+)
+"""Faults that take pods away."""
+
+ROWS: tuple[Row, ...] = (*TARGETS, *MADE, *KILLED)
 
 
 def at(body: Json, pointer: str) -> Any:

@@ -17,15 +17,15 @@ import pytest
 from harness import catalog
 from harness.core.clock import Bounds
 from harness.core.event import PodsSeen, Record
-from harness.core.evidence import Evidence
+from harness.core.evidence import Evidence, Proof
 from harness.core.pods import pod_state
 from harness.core.snapshot import snapshot
-from harness.core.workload import unsettled
+from harness.core.workload import pod_labels, unsettled
 from harness.engine import fence
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import UndoRecord, rehearse
 from tests.fakes.cluster import FakeCluster
-from tests.faults.targets import IMAGE_OF, MADE, OPT_IN, ROWS, TARGETS, Row, Target, at
+from tests.faults.targets import IMAGE_OF, KILLED, MADE, OPT_IN, ROWS, TARGETS, Killed, Row, Target, at
 
 SECONDS = 90.0
 """What pods may take to come or go on a busy machine."""
@@ -83,10 +83,27 @@ class Ground:
 
     def _play_controllers(self) -> None:
         if isinstance(self.cluster, FakeCluster):
+            self._play_pods(self.cluster)
             body = FakeCluster.get(self.cluster, self.ref)
             names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
             status = dict.fromkeys(names, body["spec"]["replicas"])
             self.cluster.put({**body, "status": {"observedGeneration": body["metadata"]["generation"], **status}})
+
+    def _play_pods(self, cluster: FakeCluster) -> None:
+        """As many ready pods as the workload declares."""
+        body = cluster.get(self.ref)
+        labels = body["spec"]["template"]["metadata"]["labels"]
+        kind = "StatefulSet" if self.ref.kind == "StatefulSet" else "ReplicaSet"
+        owner = {"name": f"{self.ref.name}-1", "uid": f"{self.ref.name}-1"}
+        if kind == "StatefulSet":
+            owner = {"name": self.ref.name, "uid": body["metadata"]["uid"]}
+        elif not cluster.holds(Ref(kind, self.namespace, owner["name"])):
+            cluster.put({"kind": kind, "metadata": {"namespace": self.namespace, **owner}})
+        for _ in range(body["spec"]["replicas"] - len(cluster.list("Pod", self.namespace, pod_labels(body)))):
+            meta = {"name": f"pod-{secrets.token_hex(3)}", "namespace": self.namespace, "labels": labels}
+            meta["ownerReferences"] = [{"kind": kind, "controller": True, **owner}]
+            status = {"conditions": [{"type": "Ready", "status": "True"}]}
+            cluster.put({"kind": "Pod", "metadata": meta, "spec": {"containers": [{"name": "main"}]}, "status": status})
 
 
 @dataclass
@@ -253,13 +270,12 @@ class Workshop(Ground):
     def apply(self, undo: UndoRecord, owner: Json) -> None:
         """As a run does it: what was made may still change by its controller's doing."""
         self.prepare(undo, owner)
-        for attempt in range(fence.ATTEMPTS):
+        for _ in range(fence.ATTEMPTS):
             versions = fence.look(self.fault, undo, self.cluster)
-            try:
-                return fence.apply(self.fault, undo, self.cluster, versions, owner)
-            except Conflict:
-                if attempt == fence.ATTEMPTS - 1:
-                    raise
+            with contextlib.suppress(Conflict):
+                fence.apply(self.fault, undo, self.cluster, versions, owner)
+                return
+        raise AssertionError(f"{undo['name']} never rests")
 
     def found(self) -> list[Json]:
         return self.cluster.list(self.made, self.namespace)
@@ -347,3 +363,115 @@ def test_what_was_made_goes_with_its_record(workshop: Workshop) -> None:
     with contextlib.suppress(NotFound):  # where making it is the whole fault
         fence.apply(workshop.fault, undo, workshop.cluster, {}, owner)
     workshop.until(lambda: workshop.found() == [])
+
+
+# Faults that take pods away
+
+
+@dataclass
+class Herd(Ground):
+    """A workload whose pods are killed."""
+
+    target: Killed
+
+    def uids(self) -> set[str]:
+        pods = self.cluster.list("Pod", self.namespace, pod_labels(self.body()))
+        return {pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+    def apply(self, undo: UndoRecord) -> None:
+        """As a run does it: a pod's status may change meanwhile."""
+        for _ in range(fence.ATTEMPTS):
+            versions = fence.look(self.fault, undo, self.cluster)
+            with contextlib.suppress(Conflict):
+                fence.apply(self.fault, undo, self.cluster, versions)
+                return
+        raise AssertionError("the pods never rest")
+
+    def chosen(self, undo: UndoRecord) -> set[str]:
+        return {pod["uid"] for pod in undo["pods"]}
+
+
+@pytest.fixture(params=KILLED, ids=lambda row: f"{row.kind}-{row.name}")
+def herd(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Herd]:
+    made = Herd(cluster, opened(cluster), request.param, image_on(cluster))
+    made.put()
+    yield made
+    cluster.delete(Ref("Namespace", "", made.namespace))
+
+
+def test_the_chosen_pods_are_killed_once_and_all_come_back(herd: Herd) -> None:
+    before, uids = snapshot(herd.body()), herd.uids()
+    undo = herd.planned()
+    assert herd.fault.differences(undo, herd.cluster) == ()
+    assert len(herd.chosen(undo)) == herd.target.pods
+    assert herd.chosen(undo) <= uids
+    herd.apply(undo)
+    survivors = uids - herd.chosen(undo)
+    assert herd.uids() & uids == survivors
+    assert herd.fault.differences(undo, herd.cluster)
+    herd.fault.apply(undo, herd.cluster)
+    assert herd.uids() >= survivors
+    assert [herd.fault.undo(undo, herd.cluster).outcome for _ in range(2)] == ["already", "already"]
+    herd.clean(undo)
+    assert len(herd.uids()) == len(uids)
+    assert herd.uids() >= survivors
+    assert snapshot(herd.body()) == before
+    again = herd.uids()
+    herd.fault.apply(undo, herd.cluster)
+    assert herd.uids() == again, "a kill that is repeated kills nobody else"
+
+
+def test_a_kill_that_was_held_up_past_its_undo_kills_nobody(herd: Herd) -> None:
+    undo, uids = herd.planned(), herd.uids()
+    versions = fence.look(herd.fault, undo, herd.cluster)
+    assert set(versions) == {Ref("Pod", herd.namespace, pod["name"]) for pod in undo["pods"]}
+    done = fence.bring_back(herd.fault, undo, herd.cluster)
+    assert (done.outcome, f"0 of {herd.target.pods}" in done.detail) == ("already", True)
+    with pytest.raises(Conflict):
+        fence.apply(herd.fault, undo, herd.cluster, versions)
+    assert herd.uids() == uids
+    assert herd.fault.differences(undo, herd.cluster) == ()
+
+
+def test_where_the_chosen_pods_are_gone_already_nothing_is_killed(herd: Herd) -> None:
+    undo = herd.planned()
+    for pod in undo["pods"]:
+        herd.cluster.delete(Ref("Pod", herd.namespace, pod["name"]), uid=pod["uid"], grace=0)
+    herd.clean(undo)
+    uids = herd.uids()
+    with pytest.raises(Conflict) as caught:
+        fence.look(herd.fault, undo, herd.cluster)
+    assert caught.value.slug == "pods-gone"
+    assert herd.uids() == uids
+
+
+def test_pods_of_a_workload_that_vanished_are_nobodys_to_wait_for(herd: Herd) -> None:
+    undo = herd.planned()
+    herd.cluster.delete(herd.ref)
+    named = undo["workload"] is not None
+    assert herd.fault.undo(undo, herd.cluster).outcome == ("vanished" if named else "already")
+    assert not named or herd.fault.differences(undo, herd.cluster) == (f"{herd.ref} no longer exists",)
+
+
+@pytest.mark.parametrize("cluster", [pytest.param("real", marks=pytest.mark.cluster)], indirect=True)
+def test_the_kill_is_proved_by_real_pods(herd: Herd) -> None:
+    undo = herd.planned()
+    begun = time.time()
+    herd.apply(undo)
+    injected = Bounds(earliest=begun, latest=time.time())
+    chosen = herd.fault.pods(undo)
+    assert chosen is not None
+    seen: list[tuple[Record, PodsSeen]] = []
+
+    def proved() -> Proof | None:
+        pods = herd.cluster.list("Pod", herd.namespace, chosen.labels)
+        event = PodsSeen(fault="broken", pods=tuple(pod_state(pod, chosen.container) for pod in pods))
+        seen.append((Record(seq=len(seen), at=time.time(), event=event), event))
+        return herd.fault.proof(herd.spec, Evidence(injected, seen, undo=undo))
+
+    herd.until(lambda: proved() is not None)
+    proof = proved()
+    assert proof is not None
+    assert re.search(herd.target.proof, proof.proof), proof.proof
+    assert injected.earliest <= proof.at.earliest <= proof.at.latest <= seen[-1][0].at
+    herd.clean(undo)

@@ -26,7 +26,8 @@ import yaml
 
 from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
-from harness.core.workload import unsettled
+from harness.core.pods import pod_state
+from harness.core.workload import pod_labels, unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Row
 
@@ -175,9 +176,13 @@ class Torture:
         """The broken object without what only the API server and its controllers write, and the names of all objects
         of those kinds that the fault makes."""
         body = self.cluster.get(target.ref(room))
-        body["made"] = {
+        names = {
             kind: sorted(one["metadata"]["name"] for one in self.cluster.list(kind, room)) for kind in target.kinds()
         }
+        body["made"] = names
+        if target.counts_pods():
+            pods = self.cluster.list("Pod", room, pod_labels(body))
+            body["ready"] = sum(pod_state(pod, "").ready for pod in pods)
         body.pop("status", None)
         for name in ("resourceVersion", "generation", "managedFields"):
             body["metadata"].pop(name, None)
