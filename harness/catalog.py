@@ -18,6 +18,7 @@ from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
 from harness.core.quantity import format_duration
 from harness.faults.job import Job, JobSpec
+from harness.faults.manifest import Manifest, ManifestSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.pod_kill import PodKill, PodKillSpec
 from harness.faults.scale import Scale, ScaleSpec
@@ -40,6 +41,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(Scale(), ScaleSpec),
     Entry(Job(), JobSpec),
     Entry(PodKill(), PodKillSpec),
+    Entry(Manifest(), ManifestSpec),
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(entry.fault.kind for entry in ENTRIES)

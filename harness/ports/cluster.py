@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.core.clock import Bounds
 from harness.core.errors import DrillError, ExitCode, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from harness.ports.kinds import Kind
 
 Json = dict[str, Any]
 FIELD_MANAGER = "drill"
@@ -95,6 +98,10 @@ class Cluster(Protocol):
     def offset(self) -> Bounds:
         """Bounds on (API server's clock - ours) in seconds, from its HTTP Date header (whole seconds) and the
         round trip."""
+
+    def kind(self, name: str) -> Kind:
+        """The kind of that name; one of all its name (`Kind.version.group`) is asked for once. Invalid where there is
+        none."""
 
     def get(self, ref: Ref) -> Json:
         """The object."""

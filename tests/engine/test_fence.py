@@ -23,6 +23,8 @@ from tests.fakes.world import NAMESPACE, WORKER, Killed, World, Written
 
 every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
 every_patch = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if WRITES[kind] == "patch Deployment"))
+every_bound = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if not WRITES[kind].startswith("create")))
+"""What is made is collected and not refused, see below."""
 every_start = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if WRITES[kind].startswith("patch")))
 
 
@@ -57,7 +59,7 @@ def limits(world: World) -> tuple[Any, Any]:
     return spec["replicas"], spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
 
 
-@every_fault
+@every_bound
 def test_a_write_that_was_held_up_past_its_lock_is_refused(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     before = declared(drill.world)
@@ -306,5 +308,23 @@ def test_a_run_that_loses_its_lock_before_the_job_is_let_run_leaves_nothing() ->
     history = drill.run()
     assert history.all(InjectStarted) == []
     drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_made_too_late_is_collected_at_once(*, killed: bool) -> None:
+    drill = Drill(data=experiment_data("manifest"))
+    before = declared(drill.world)
+    hold_up(drill, killed=killed)
+    if killed:
+        with pytest.raises(Killed):
+            drill.run()
+        drill.world.cluster.dead = False
+        assert not drill.history.all(InjectDone)
+    else:
+        history = drill.run()
+        assert history.all(StopAsked)[0].by == "the lock"
+        assert judge(drill.experiment, history).verdict is not Verdict.MET
     assert declared(drill.world) == before
     assert leftovers(drill.world) == []

@@ -36,14 +36,22 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
 from harness.engine.lease import DURATION
 from harness.engine.lease import NAME as LOCK
+from harness.ports.kinds import called
 from tests.fakes import drill as drills
 from tests.fakes.cluster import FakeCluster, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
 from tests.fakes.drill import FAULTS, Drill, MemoryJournal, experiment_data, set_replicas
-from tests.fakes.world import NAMESPACE, STEP, WORKER, Killed, World
+from tests.fakes.world import CHAOS, NAMESPACE, STEP, WORKER, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
-TARGETED = {("patch", "Deployment"), ("create", "Job"), ("patch", "Job"), ("delete", "Job"), ("delete", "Pod")}
+TARGETED = {
+    ("patch", "Deployment"),
+    ("create", "Job"),
+    ("patch", "Job"),
+    ("delete", "Job"),
+    ("delete", "Pod"),
+    ("create", CHAOS),
+}
 """Writes to what a fault breaks or makes."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
@@ -95,7 +103,8 @@ class Connection:
                 raise Killed
             if name not in WRITES or options.get("dry_run"):
                 return act(*args, **options)
-            kind = args[0]["kind"] if isinstance(args[0], dict) else args[0].kind
+            about = args[0]
+            kind = called(about.get("apiVersion", ""), about["kind"]) if isinstance(about, dict) else about.kind
             order = ""
             if self.only in {"", kind}:
                 order, self.order = self.order, ""

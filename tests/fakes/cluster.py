@@ -35,7 +35,7 @@ from harness.ports.cluster import (
     Ref,
     WatchEvent,
 )
-from harness.ports.kinds import kind_of
+from harness.ports.kinds import Kind, called, kind_of, served, spelled_out
 
 T = TypeVar("T")
 Verb = Literal[
@@ -112,6 +112,8 @@ class FakeCluster:
         """(verb, kind) or (verb, kind, namespace) that `allowed` answers with no, and that the calls refuse."""
         self.denied_reviews: set[tuple[str, ...]] = set()
         """As `denied`, but only `allowed` says so: the calls themselves pass."""
+        self.defined: dict[str, list[Json]] = {}
+        """Kinds that are not in the table, by apiVersion, as discovery tells them."""
         self.clock_offset = Bounds.at(0.0)
         self.pod_logs: dict[tuple[str, str], str] = {}
         """Log text by (namespace, pod)."""
@@ -147,17 +149,22 @@ class FakeCluster:
         """Set an object, status included, without any check: the hand of a controller or of the test."""
         body = copied(body)
         meta = body["metadata"]
-        kind = kind_of(body["kind"])
+        name = _called(body)
+        kind = self.kind(name)
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         with self._state.changed:
             if namespace and ("Namespace", "", namespace) not in self._state.objects:
                 self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-            key = (kind.name, namespace, meta["name"])
+            key = (name, namespace, meta["name"])
             return copied(self._store(key, body, self._state.objects.get(key)))
 
     def peek(self, ref: Ref) -> Json:
         """The stored object itself, to be read only; no call. Raises NotFound."""
         return self._found(ref)
+
+    def has_any(self, *kinds: str) -> bool:
+        """Whether there is an object of one of these kinds; no call, and quick."""
+        return any(key[0] in kinds for key in self._state.objects)
 
     def holds(self, ref: Ref) -> bool:
         """Whether the object is there; no call."""
@@ -209,15 +216,20 @@ class FakeCluster:
         with self._call(Call("offset", Ref("", "", ""), self._user)):
             return self.clock_offset
 
+    def kind(self, name: str) -> Kind:
+        """Of the table, or of `defined`."""
+        spelled = spelled_out(name)
+        return kind_of(name) if spelled is None else served(name, self.defined.get(spelled[0]))
+
     def get(self, ref: Ref) -> Json:
         """The object."""
-        kind_of(ref.kind)
+        self.kind(ref.kind)
         with self._call(Call("get", ref, self._user)):
             return copied(self._found(ref))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """Objects in order of namespace and name."""
-        kind_of(kind)
+        self.kind(kind)
         with self._call(Call("list", Ref(kind, namespace, ""), self._user)):
             return copied(self._listed(kind, namespace, labels))
 
@@ -242,7 +254,7 @@ class FakeCluster:
 
     def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """A sync, then every change until `stop`. What is there already is told even when `stop` is set."""
-        kind_of(kind)
+        self.kind(kind)
         return self._named(self._watched(kind, namespace, labels, stop), name)
 
     @staticmethod
@@ -277,14 +289,15 @@ class FakeCluster:
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
         """Create, with generateName; AlreadyExists, NotFound for a missing namespace, Invalid, Forbidden."""
         body = copied(body)
-        kind, meta = kind_of(str(body.get("kind", ""))), body.setdefault("metadata", {})
+        name = _called(body)
+        kind, meta = self.kind(name), body.setdefault("metadata", {})
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
-        ref = Ref(kind.name, namespace, str(meta.get("name", "")))
+        ref = Ref(name, namespace, str(meta.get("name", "")))
         call = Call("create", ref, self._user, dry_run, copied(body))
         with self._call(call):
-            key = (kind.name, namespace, ref.name)
+            key = (name, namespace, ref.name)
             if kind.namespaced:
                 self._found(Ref("Namespace", "", namespace))
             self._admit(call, None, body)
@@ -306,9 +319,10 @@ class FakeCluster:
     def replace(self, body: Json) -> Json:
         """Replace at the version that the body carries."""
         body = copied(body)
-        kind, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
+        name = _called(body)
+        kind, meta = self.kind(name), body["metadata"]
         namespace = meta.get("namespace", "") if kind.namespaced else ""
-        ref = Ref(kind.name, namespace, meta["name"])
+        ref = Ref(name, namespace, meta["name"])
         if not meta.get("resourceVersion"):
             raise _invalid(f"{ref} without metadata.resourceVersion")
         call = Call("replace", ref, self._user, body=copied(body))
@@ -317,7 +331,7 @@ class FakeCluster:
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """JSON patch with test, add, replace and remove; all or nothing."""
-        kind_of(ref.kind)
+        self.kind(ref.kind)
         call = Call("patch", ref, self._user, dry_run, copied(list(operations)))
         with self._call(call):
             before = self._found(ref)
@@ -330,7 +344,7 @@ class FakeCluster:
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
     ) -> None:
         """Remove it at once, whatever time it has; with a namespace goes everything in it."""
-        kind_of(ref.kind)
+        self.kind(ref.kind)
         call = Call("delete", ref, self._user, dry_run, body=uid)
         with self._call(call):
             before = self._state.objects.get((ref.kind, ref.namespace, ref.name))
@@ -341,7 +355,11 @@ class FakeCluster:
                 raise _conflict(f"{ref} has uid {before['metadata']['uid']} and not {uid}")
             if version and before["metadata"]["resourceVersion"] != version:
                 raise _conflict(f"{ref} has resourceVersion {before['metadata']['resourceVersion']} and not {version}")
-            if not dry_run:
+            if before["metadata"].get("finalizers"):
+                stamp = {"deletionTimestamp": before["metadata"].get("deletionTimestamp", "2026-01-01T00:00:00Z")}
+                leaving = {**copied(before), "metadata": {**copied(before["metadata"]), **stamp}}
+                self._store((ref.kind, ref.namespace, ref.name), leaving, before, dry_run=dry_run)
+            elif not dry_run:
                 self._remove((ref.kind, ref.namespace, ref.name))
 
     # ------------------------------------------------------------------------------------------- help
@@ -393,7 +411,7 @@ class FakeCluster:
 
     def _store(self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False) -> Json:
         """Give the object what a server gives, and keep it. An unchanged object keeps its version."""
-        kind, meta = kind_of(key[0]), body["metadata"]
+        kind, meta = self.kind(key[0]), body["metadata"]
         body.setdefault("apiVersion", kind.api_version)
         _encode_strings(body)
         old = before["metadata"] if before else {}
@@ -405,6 +423,10 @@ class FakeCluster:
             meta["generation"] = int(old.get("generation", 0)) + (0 if same else 1)
         meta["resourceVersion"] = old.get("resourceVersion", "")
         if body == before:
+            return body
+        if not dry_run and "deletionTimestamp" in meta and not meta.get("finalizers") and key[0] not in _WITH_STATUS:
+            self._state.objects[key] = body
+            self._remove(key)
             return body
         if not dry_run:
             self._state.version += 1
@@ -472,6 +494,10 @@ class _Calling:
         self._state.changed.release()
         if kind is None and self._fault is not None:
             raise self._fault.error
+
+
+def _called(body: Json) -> str:
+    return called(str(body.get("apiVersion") or ""), str(body.get("kind", "")))
 
 
 def copied(node: T) -> T:

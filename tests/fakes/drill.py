@@ -23,7 +23,7 @@ from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
 from harness.ports.fault import ShowsInObject
-from tests.fakes.world import NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
+from tests.fakes.world import CHAOS, NAMESPACE, STEP, FakeMetrics, FakeNotifier, FakePager, Killed, SteppedFeed, World
 
 
 class MemoryJournal:
@@ -78,6 +78,13 @@ FAULTS: dict[str, dict[str, Any]] = {
         "target": "deployment/worker",
         "count": 3,
         "effect": {"ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 3},
+    },
+    "manifest": {
+        "id": "memory",
+        "kind": "manifest",
+        "manifest": {"apiVersion": "chaos.example.org/v1", "kind": "Chaos", "metadata": {"name": "block"}, "spec": {}},
+        "effect": {"field": "status.conditions[type=AllInjected].status", "equals": "True", "within": "60s"},
         "blast_radius": {"pods": 3},
     },
 }
@@ -290,10 +297,17 @@ def remove_jobs(world: World) -> None:
         world.cluster.drop(Ref("Job", NAMESPACE, job["metadata"]["name"]))
 
 
+def remove_chaos(world: World) -> None:
+    """What kubectl delete would do to another engine's object in a responder's hands."""
+    for one in world.cluster.listing(CHAOS, NAMESPACE):
+        world.cluster.drop(Ref(CHAOS, NAMESPACE, one["metadata"]["name"]))
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "memory-limit": lambda world: set_limit(world, "128Mi"),
     "scale": lambda world: set_replicas(world, world.workers),
     "job": remove_jobs,
+    "manifest": remove_chaos,
     "pod-kill": lambda _: None,  # new pods come by themselves
 }
 """What a responder does to put right what a fault of that kind broke."""
@@ -302,6 +316,7 @@ WRITES: dict[str, str] = {
     "memory-limit": "patch Deployment",
     "scale": "patch Deployment",
     "job": "patch Job",
+    "manifest": f"create {CHAOS}",
     "pod-kill": "delete Pod",
 }
 """The write that breaks something, by kind."""

@@ -23,6 +23,7 @@ from harness.engine.observe import AGE, Channel, InboxTracker, ObjectTracker, Po
 from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
 from harness.ports.fault import ObjectSelector, PodSelector
+from harness.ports.kinds import called
 from harness.ports.metrics import (
     ActiveAlert,
     Matcher,
@@ -40,8 +41,10 @@ STEP = 0.1
 NAMESPACE = "shop"
 WORKER = Ref("Deployment", NAMESPACE, "worker")
 EPOCH = 1_800_000_000.0
+CHAOS = "Chaos.v1.chaos.example.org"
+"""Another engine's kind: its object blocks three workers, and says so once it does."""
 REPLICAS = Ref("ReplicaSet", NAMESPACE, "worker-1")
-WARMS_UP_FOR = 25.0
+WARMS_UP_FOR = 21.0
 """Seconds until a pod is ready that takes the place of one that somebody deleted: nothing of it is cached."""
 
 
@@ -72,6 +75,7 @@ class Mortal(FakeCluster):
 
     def __init__(self, now: Callable[[], Instant]) -> None:
         super().__init__(now)
+        self.defined["chaos.example.org/v1"] = [{"kind": "Chaos", "name": "chaos", "namespaced": True}]
         self.dead = False
         self.unreachable = False
         """Whether no call is answered at the moment."""
@@ -106,7 +110,7 @@ class Mortal(FakeCluster):
 
     def dump(self) -> list[Json]:
         """Every object, for comparing the whole cluster before and after."""
-        kinds = ("ConfigMap", "Deployment", "Job", "Lease", "Namespace")
+        kinds = (CHAOS, "ConfigMap", "Deployment", "Job", "Lease", "Namespace")
         return [one for kind in kinds for one in FakeCluster.list(self, kind, "")]
 
     def get(self, ref: Ref) -> Json:
@@ -118,7 +122,12 @@ class Mortal(FakeCluster):
         return super().list(kind, namespace, labels)
 
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
-        return self._write("create", body["kind"], lambda: FakeCluster.create(self, body, dry_run=dry_run), dry_run)
+        return self._write(
+            "create",
+            called(body.get("apiVersion", ""), body["kind"]),
+            lambda: FakeCluster.create(self, body, dry_run=dry_run),
+            dry_run,
+        )
 
     def replace(self, body: Json) -> Json:
         return self._write("replace", body["kind"], lambda: FakeCluster.replace(self, body))
@@ -213,7 +222,7 @@ class World:
         self._serial = 0
         self._rolled_at: Instant | None = None
         self.bulk = False
-        """Whether a Job runs."""
+        """Whether a Job runs, or another engine's chaos."""
         self._limit = "128Mi"
         self.cluster.put(_namespace())
         self.cluster.put(_marker())
@@ -262,19 +271,30 @@ class World:
 
     def is_harmed(self) -> bool:
         """Whether something that a fault made is at work."""
-        return any(not job["spec"].get("suspend") for job in self.cluster.listing("Job", NAMESPACE))
+        jobs = self.cluster.listing("Job", NAMESPACE)
+        return any(not job["spec"].get("suspend") for job in jobs) or bool(self.cluster.listing(CHAOS, NAMESPACE))
 
     def _working(self, now: Instant) -> int:
         """The ready workers but for those that a harmful Job keeps from their work: it blocks three."""
         return max(0, self._ready(now) - 3 * self.bulk)
 
-    def _reconcile(self, now: Instant) -> None:
-        """What the controllers and the kernel do. A Deployment that is gone takes its pods with it."""
+    def _harm(self) -> None:
+        """What Jobs and another engine's objects do, and say of themselves."""
+        if not self.bulk and not self.cluster.has_any("Job", CHAOS):
+            return
         self.bulk = self.is_harmed()
+        for chaos in self.cluster.listing(CHAOS, NAMESPACE):
+            if "status" not in chaos:
+                status = {"conditions": [{"type": "AllInjected", "status": "True"}]}
+                self.cluster.put({**chaos, "status": status})
         for job in self.cluster.listing("Job", NAMESPACE):
             active = 0 if job["spec"].get("suspend") else 1
             if (job.get("status") or {}).get("active", 0) != active:
                 self.cluster.put({**job, "status": {"active": active, "ready": active}})
+
+    def _reconcile(self, now: Instant) -> None:
+        """What the controllers and the kernel do. A Deployment that is gone takes its pods with it."""
+        self._harm()
         try:
             spec = self.cluster.peek(WORKER)["spec"]
         except NotFound:

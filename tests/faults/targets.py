@@ -8,6 +8,7 @@ missing.
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,12 @@ class Row:
             for container in body["spec"]["template"]["spec"]["containers"]:
                 container["image"] = image
         return found
+
+    def spec_now(self) -> Json:
+        """The spec for a run that begins now: what is measured does not hold yet, and soon does."""
+        effect = self.spec["effect"]
+        soon = {"query": "vector(time())", "above": time.time() + 20.0} if "query" in effect else {}
+        return {**self.spec, "effect": {**effect, **soon}}
 
     def breaks(self) -> str:
         """The write that breaks something."""
@@ -239,6 +246,26 @@ MADE: tuple[Made, ...] = (
         },
         made="Job",
         by="patch",
+    ),
+    Made(
+        kind="manifest",
+        name="network-policy",
+        broken=("Deployment", "island"),
+        manifests=(_Pods().workload("Deployment", "island", 1),),
+        spec={
+            "id": "broken",
+            "kind": "manifest",
+            "manifest": {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "cut-off"},
+                "spec": {"podSelector": {"matchLabels": {"app": "island"}}, "policyTypes": ["Egress"]},
+            },
+            "effect": {"field": "spec.policyTypes[0]", "equals": "Egress", "within": "60s"},
+            "blast_radius": {"pods": 1},
+        },
+        made="NetworkPolicy",
+        by="create",
     ),
 )
 """Faults that make objects of their own."""

@@ -269,7 +269,7 @@ class Torture:
             "severity": "P4",
             "signal": {"query": "vector(1)", "title": "One", "unit": ""},
             "steady_state": [{"name": "Prometheus answers", "for": "1s", **_ANYTHING}],
-            "faults": [target.spec],
+            "faults": [target.spec_now()],
             "mitigated": {"for": "1s", **_ANYTHING},
             "recovered": {"for": "1s", **_ANYTHING},
             "slas": [{"from": "injected", "to": effective, "within": "60s", "required": True}],
