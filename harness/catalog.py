@@ -22,8 +22,11 @@ from harness.core.quantity import format_duration
 from harness.faults.config import Config, ConfigSpec
 from harness.faults.cpu_limit import CpuLimit, CpuLimitSpec
 from harness.faults.image import Image, ImageSpec
+from harness.faults.job import Job, JobSpec
+from harness.faults.manifest import Manifest, ManifestSpec
 from harness.faults.memory_limit import MemoryLimit, MemoryLimitSpec
 from harness.faults.patch import Patch, PatchSpec
+from harness.faults.pod_kill import PodKill, PodKillSpec
 from harness.faults.scale import Scale, ScaleSpec
 from harness.faults.secret import Secret, SecretSpec
 from harness.ports.fault import Fault
@@ -44,8 +47,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(Config(), ConfigSpec),
     Entry(CpuLimit(), CpuLimitSpec),
     Entry(Image(), ImageSpec),
+    Entry(Job(), JobSpec),
+    Entry(Manifest(), ManifestSpec),
     Entry(MemoryLimit(), MemoryLimitSpec),
     Entry(Patch(), PatchSpec),
+    Entry(PodKill(), PodKillSpec),
     Entry(Scale(), ScaleSpec),
     Entry(Secret(), SecretSpec),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from harness.core.event import (
     CleanChecked,
     Decided,
     EffectProved,
+    FaultEnded,
     InjectDone,
     InjectStarted,
     Record,
@@ -158,6 +159,9 @@ def why_over(
     for done in history.all(InjectDone):
         if done.outcome == "failed":
             return Ending("error", f"fault {done.fault} could not be injected: {done.detail}")
+    broken_off = history.last(FaultEnded)
+    if broken_off is not None:
+        return Ending("aborted", f"fault {broken_off.fault} ended by itself: {broken_off.detail}")
     blind = _blind(history, now)
     if blind:
         return Ending("aborted", blind)

@@ -188,6 +188,28 @@ class PodsSeen(Fact):
     pods: tuple[PodState, ...]
 
 
+class ObjectSeen(Fact):
+    """One object in which a fault's effect shows, after a change of what is looked at, as the watch told it. `uid` is
+    empty where the object is not there."""
+
+    type: Literal["object.seen"] = "object.seen"
+    fault: str
+    object: str
+    uid: str = ""
+    leaving: bool = False
+    """Whether it is being deleted."""
+    fields: dict[str, Any] = {}
+    """What it holds at the paths that the fault looks at; nothing for a path that leads nowhere."""
+
+
+class FaultEnded(Fact):
+    """A fault is not in force any more although nobody undid it: what it does ended by itself."""
+
+    type: Literal["fault.ended"] = "fault.ended"
+    fault: str
+    detail: str
+
+
 class EffectProved(Fact):
     """The fault does what it was meant to do; `evidence` are sequence numbers of the events that prove it."""
 
@@ -364,9 +386,9 @@ class RunEnded(Fact):
 
 Event = Annotated[
     RunStarted | PhaseTimed | ClockCompared | CheckDone | AlertingRead | InjectionPlanned | UndoStored | InjectStarted
-    | InjectDone | PodsSeen | EffectProved | AlertSeen | AlertTransition | NotifierSeen | PageReceived | ResponderActed
-    | SignalRead | ChannelChanged | SourceRestarted | StopAsked | Decided | UndoStarted | UndoDone | CleanChecked
-    | RunEnded,
+    | InjectDone | PodsSeen | ObjectSeen | FaultEnded | EffectProved | AlertSeen | AlertTransition | NotifierSeen
+    | PageReceived | ResponderActed | SignalRead | ChannelChanged | SourceRestarted | StopAsked | Decided | UndoStarted
+    | UndoDone | CleanChecked | RunEnded,
     Field(discriminator="type"),
 ]  # fmt: skip
 

@@ -8,10 +8,11 @@ the condition of its `effect` holds on Prometheus' samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.core.clock import Bounds
-from harness.core.event import InjectDone, PodsSeen, Record
+from harness.core.event import InjectDone, ObjectSeen, PodsSeen, Record
 from harness.core.experiment import FaultSpec, effect_signal, measured_effect
 from harness.core.history import History
 from harness.core.milestone import held_since
@@ -36,6 +37,10 @@ class Evidence:
     """The target's pods after every change, oldest first; empty for a fault that shows in none."""
     measured: Proof | None = None
     """Since when the condition of `effect` holds; None where it does not yet, or where there is none."""
+    objects: Sequence[tuple[Record, ObjectSeen]] = ()
+    """The object that shows the effect after every change, oldest first; empty for a fault that shows in none."""
+    undo: dict[str, Any] = field(default_factory=dict)
+    """The fault's undo record: what `plan` chose."""
 
 
 def evidence(spec: FaultSpec, history: History) -> Evidence | None:
@@ -48,7 +53,14 @@ def evidence(spec: FaultSpec, history: History) -> Evidence | None:
         for record, event in history.records(PodsSeen)
         if event.fault == spec.id and record.at >= injected.at.earliest
     ]
-    return Evidence(injected.at, pods, _measured(spec, history, injected.at))
+    objects = [
+        (record, event)
+        for record, event in history.records(ObjectSeen)
+        if event.fault == spec.id and record.at >= injected.at.earliest
+    ]
+    plan = history.plans().get(spec.id)
+    measured = _measured(spec, history, injected.at)
+    return Evidence(injected.at, pods, measured, objects, plan.undo if plan is not None else {})
 
 
 def _measured(spec: FaultSpec, history: History, injected: Bounds) -> Proof | None:

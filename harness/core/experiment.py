@@ -140,6 +140,12 @@ class FaultSpec(Frozen):
     accepted_owners: tuple[str, ...] = ()
     """Controllers that manage the changed field and were suspended for the drill, as the refusal names them."""
 
+    def tuned(self, timeout: float) -> Self:
+        """This fault for a run of that many seconds. A profile changes nothing of what a fault does; how long its own
+        dead man's switch waits may depend on it."""
+        del timeout
+        return self
+
 
 def measured_effect(spec: FaultSpec) -> MeasuredEffect | None:
     """The condition by which a fault is proved, where it is proved by one."""
@@ -585,6 +591,7 @@ class Experiment(Frozen, Generic[F_co]):
             for c in self.steady_state
         )
         return self.model_copy(update={
+            "faults": tuple(fault.tuned(profile.timeout) for fault in self.faults),
             "steady_state": steady,
             "mitigated": _tuned(self.mitigated, profile.mitigated),
             "recovered": _tuned(self.recovered, profile.recovered),

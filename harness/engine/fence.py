@@ -7,6 +7,9 @@ back. Of a write and its undo, the later one then knows of the earlier one, howe
 
 A fault may need several writes, and any of them may fail when others have landed. What has landed is kept, so that the
 fault is known to be in force in part, and a further attempt goes on from there.
+
+What a fault makes had no version before. It belongs to the undo record instead (an owner reference): once the record
+is gone, the cluster's garbage collector removes whatever arrives.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
-from harness.ports.fault import Fault, UndoOutcome, UndoRecord
+from harness.ports.fault import Fault, Prepares, UndoOutcome, UndoRecord
+from harness.ports.kinds import called
 
 LABEL = "drill.internal/fence"
 """Set on a target and taken away again, so that its version moves and nothing else does."""
@@ -38,13 +42,24 @@ def look(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, landed: Landed |
     return noted.seen
 
 
+def prepare(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, owner: Json) -> None:
+    """Make what the fault's write needs, where it needs anything, as the undo record's own. Raises what that raises."""
+    if isinstance(fault, Prepares):
+        fault.prepare(undo, cast("Cluster", _Bound(cluster, {}, {}, owner)))
+
+
 def apply(
-    fault: Fault[Any], undo: UndoRecord, cluster: Cluster, versions: Versions, landed: Landed | None = None
+    fault: Fault[Any],
+    undo: UndoRecord,
+    cluster: Cluster,
+    versions: Versions,
+    landed: Landed | None = None,
+    owner: Json | None = None,
 ) -> None:
     """The fault's write, bound to versions that were looked at before the lock was renewed, without what has `landed`;
-    what lands is added to it, also where a later write fails. Raises what the fault raises; Conflict where a target has
-    changed since: nothing was written to it, and looking anew is safe."""
-    fault.apply(undo, cast("Cluster", _Bound(cluster, versions, {} if landed is None else landed)))
+    what lands is added to it, also where a later write fails; what it makes belongs to `owner`. Raises what the fault
+    raises; Conflict where a target has changed since: nothing was written to it, and looking anew is safe."""
+    fault.apply(undo, cast("Cluster", _Bound(cluster, versions, {} if landed is None else landed, owner)))
 
 
 def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
@@ -113,13 +128,12 @@ class _Writes(_Through):
         self._answered: Counter[tuple[str, Ref]] = Counter()
 
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
-        ref = Ref(body["kind"], body["metadata"].get("namespace", ""), body["metadata"].get("name", ""))
-        made: Json = self._once("create", ref, lambda: self._cluster.create(body, dry_run=dry_run), dry_run=dry_run)
+        act = lambda: self._create(body, dry_run=dry_run)  # noqa: E731
+        made: Json = self._once("create", _ref(body), act, dry_run=dry_run)
         return made
 
     def replace(self, body: Json) -> Json:
-        ref = Ref(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"])
-        made: Json = self._once("replace", ref, lambda: self._cluster.replace(body))
+        made: Json = self._once("replace", _ref(body), lambda: self._cluster.replace(body))
         return made
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
@@ -127,8 +141,15 @@ class _Writes(_Through):
         made: Json = self._once("patch", ref, act, dry_run=dry_run)
         return made
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        self._once("delete", ref, lambda: self._cluster.delete(ref, uid=uid))
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
+        act = lambda: self._delete(ref, uid=uid, grace=grace, dry_run=dry_run)  # noqa: E731
+        self._once("delete", ref, act, dry_run=dry_run)
+
+    def _create(self, body: Json, *, dry_run: bool) -> Json:
+        return self._cluster.create(body, dry_run=dry_run)
+
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
+        self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
     def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
         return self._cluster.patch(ref, operations, dry_run=dry_run)
@@ -145,7 +166,7 @@ class _Writes(_Through):
 
 
 class _Noted(_Writes):
-    """Notes the version of whatever a dry run would patch."""
+    """Notes the version of whatever a dry run would patch or delete. What it would make has none."""
 
     def __init__(self, cluster: Cluster, landed: Landed) -> None:
         super().__init__(cluster, landed)
@@ -155,6 +176,19 @@ class _Noted(_Writes):
         answer = super()._patch(ref, operations, dry_run=dry_run)
         self.seen[ref] = answer["metadata"]["resourceVersion"]
         return answer
+
+    def _create(self, body: Json, *, dry_run: bool) -> Json:
+        del dry_run  # whoever brings something back need not be allowed to make it
+        return body
+
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
+        del grace, dry_run
+        try:
+            meta = self._cluster.get(ref)["metadata"]
+        except NotFound:
+            return
+        if uid in {"", meta["uid"]}:
+            self.seen[ref] = meta["resourceVersion"]
 
 
 class _Tried(_Noted):
@@ -171,11 +205,31 @@ class _Tried(_Noted):
 
 
 class _Bound(_Writes):
-    """Patches objects at the versions given and at no other."""
+    """Patches and deletes objects at the versions given and at no other; makes objects that belong to `owner`."""
 
-    def __init__(self, cluster: Cluster, versions: Versions, landed: Landed) -> None:
+    def __init__(self, cluster: Cluster, versions: Versions, landed: Landed, owner: Json | None) -> None:
         super().__init__(cluster, landed)
         self._versions = dict(versions)
+        self._owner = owner
+
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
+        if ref in self._versions:  # what was gone when it was looked at is gone
+            super().delete(ref, uid=uid, grace=grace, dry_run=dry_run)
+
+    def _create(self, body: Json, *, dry_run: bool) -> Json:
+        if self._owner is None:
+            raise Conflict(
+                "write-not-announced",
+                f"the fault would make {body['kind']} {body['metadata'].get('name', '')} that belongs to nothing",
+                expected="an undo record that what is made belongs to",
+                remedy="give its owner",
+            )
+        owners = [*(body["metadata"].get("ownerReferences") or ()), self._owner]
+        owned = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
+        return super()._create(owned, dry_run=dry_run)
+
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
+        self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
 
     def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
         if ref not in self._versions:
@@ -189,3 +243,9 @@ class _Bound(_Writes):
         answer = super()._patch(ref, [bound, *operations], dry_run=dry_run)
         self._versions[ref] = answer["metadata"]["resourceVersion"]
         return answer
+
+
+def _ref(body: Json) -> Ref:
+    meta = body["metadata"]
+    kind = called(str(body.get("apiVersion") or ""), body["kind"])
+    return Ref(kind, meta.get("namespace", ""), meta.get("name", ""))

@@ -166,8 +166,11 @@ def excess_warning(cluster: Cluster, namespace: str) -> str:
 def check_owners(cluster: Cluster, spec: FaultSpec, plan: Plan) -> None:
     """Raise Refused where a controller sets a field of the plan, and would undo the fault or fight its undo."""
     for ref in plan.targets:
-        body = cluster.get(ref)
         paths = [change.path for change in plan.changes if change.object == str(ref)]
+        try:
+            body = cluster.get(ref) if paths else {}
+        except NotFound:  # it is to be made
+            continue
         found = {name: path for path in paths for name in rivals(body, path) if name not in spec.accepted_owners}
         if found:
             raise Refused(

@@ -25,6 +25,7 @@ from harness.core.event import (
     ClockCompared,
     Event,
     NotifierSeen,
+    ObjectSeen,
     PageReceived,
     PodsSeen,
     ResponderActed,
@@ -41,13 +42,14 @@ from harness.core.experiment import (
     measured_effect,
 )
 from harness.core.expressions import fits
+from harness.core.fields import value_at
 from harness.core.inbox import read as read_message
 from harness.core.milestone import operand_signal
 from harness.core.pods import pod_state
 from harness.core.promql import counter_ranges, matchers, operand
 from harness.core.verdict import guard_signal, rule_channel
 from harness.ports.cluster import Cluster, WatchEvent
-from harness.ports.fault import PodSelector
+from harness.ports.fault import ObjectSelector, PodSelector
 from harness.ports.metrics import ActiveAlert, Matcher, Metrics, Notifier, NotifierAlert, Pager, Rule, Series, Silence
 
 Emit = Callable[[Event], None]
@@ -547,6 +549,32 @@ class PodsTracker:
                 self._pods[item["metadata"]["uid"]] = item
         states = sorted((pod_state(pod, self._container) for pod in self._pods.values()), key=lambda p: p.name)
         seen = PodsSeen(fault=self._fault, pods=tuple(states))
+        if seen == self._told:
+            return []
+        self._told = seen
+        return [seen]
+
+
+class ObjectTracker:
+    """One object in which a fault shows, from a watch of it alone, as one event per change of what is looked at."""
+
+    def __init__(self, fault: str, selector: ObjectSelector) -> None:
+        self._fault = fault
+        self._selector = selector
+        self._told: ObjectSeen | None = None
+
+    def update(self, event: WatchEvent) -> list[Event]:
+        """The event to record for a watch event: nothing where no fact changed."""
+        found = [] if event.type == "deleted" else list(event.items)
+        seen = ObjectSeen(fault=self._fault, object=str(self._selector.ref))
+        for body in found:
+            seen = ObjectSeen(
+                fault=self._fault,
+                object=str(self._selector.ref),
+                uid=body["metadata"]["uid"],
+                leaving="deletionTimestamp" in body["metadata"],
+                fields={path: value_at(body, path) for path in self._selector.fields},
+            )
         if seen == self._told:
             return []
         self._told = seen

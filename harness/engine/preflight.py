@@ -26,7 +26,7 @@ from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.engine.stopping import OPT_IN_LABEL
 from harness.ports.cluster import Cluster, Identity, Json, Ref
-from harness.ports.fault import Fault, Plan
+from harness.ports.fault import Fault, Plan, rehearse
 from harness.ports.metrics import Metrics, Notifier, Pager, Rule
 
 STEADY_GRACE = 60.0
@@ -447,7 +447,7 @@ def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cl
             expected=f"at most {spec.blast_radius.pods} pods and {spec.blast_radius.objects} objects",
             remedy="raise `blast_radius` on purpose, or narrow the fault",
         )
-    fault.apply(plan.undo, cluster, dry_run=True)
+    rehearse(fault, plan.undo, cluster)
     return plan
 
 

@@ -20,9 +20,11 @@ from harness.core.event import (
     Decided,
     EffectProved,
     Event,
+    FaultEnded,
     InjectDone,
     InjectionPlanned,
     InjectStarted,
+    ObjectSeen,
     PodsSeen,
     Record,
     RunEnded,
@@ -37,8 +39,8 @@ from harness.core.experiment import AnyExperiment, FaultSpec, Profile, effect_si
 from harness.core.history import History, entry
 from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
-from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound
-from harness.ports.fault import Fault, Plan
+from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
+from harness.ports.fault import Fault, Plan, ShowsInObject
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
 
@@ -134,9 +136,19 @@ class Runner:
     def _observe(self, event: Event) -> None:
         self._recorder.add(event)
         for spec in self._context.experiment.faults:
-            told = isinstance(event, PodsSeen) and event.fault == spec.id
+            told = isinstance(event, PodsSeen | ObjectSeen) and event.fault == spec.id
             if told or (isinstance(event, SignalRead) and event.signal == effect_signal(spec.id)):
                 self._prove(spec)
+            if told and isinstance(event, ObjectSeen):
+                self._look_for_its_end(spec, event)
+
+    def _look_for_its_end(self, spec: FaultSpec, seen: ObjectSeen) -> None:
+        fault, history = self._context.faults[spec.kind], self._history
+        if not isinstance(fault, ShowsInObject) or history.undo_began is not None:
+            return
+        why = fault.ended(history.plans()[spec.id].undo, seen)
+        if why and all(event.fault != spec.id for event in history.all(FaultEnded)):
+            self._recorder.add(FaultEnded(fault=spec.id, detail=why))
 
     def _prove(self, spec: FaultSpec) -> None:
         if any(e.fault == spec.id for e in self._history.all(EffectProved)):
@@ -162,30 +174,34 @@ class Runner:
         context = self._context
         plan = self._history.plans()[fault_id]
         order = list(self._history.plans()).index(fault_id)
-        where = undo_records.store(
+        stored = undo_records.store(
             context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order,
             overdue_after=context.profile.timeout + undo_records.OVERDUE_GRACE,
         )  # fmt: skip
-        self._recorder.add(UndoStored(fault=fault_id, where=where))
-        versions = self._look(plan)
+        self._recorder.add(UndoStored(fault=fault_id, where=stored.where))
+        versions = self._look(plan, stored.owner)
         if not self._holds("injecting"):
             return
         context.on_injected(fault_id)
         before = self._recorder.add(InjectStarted(fault=fault_id)).at
-        outcome, detail = self._write(plan, versions)
+        outcome, detail = self._write(plan, versions, stored.owner)
         at = Bounds(earliest=before, latest=context.clock.now())
         self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
 
-    def _look(self, plan: InjectionPlanned, landed: fence.Landed | None = None) -> fence.Versions | DrillError:
+    def _look(
+        self, plan: InjectionPlanned, owner: Json, landed: fence.Landed | None = None
+    ) -> fence.Versions | DrillError:
+        fault, cluster = self._context.faults[plan.kind], self._context.cluster
         try:
-            return fence.look(self._context.faults[plan.kind], plan.undo, self._context.cluster, landed)
+            fence.prepare(fault, plan.undo, cluster, owner)
+            return fence.look(fault, plan.undo, cluster, landed)
         except DrillError as error:
             return error
 
     def _write(
-        self, plan: InjectionPlanned, versions: fence.Versions | DrillError
+        self, plan: InjectionPlanned, versions: fence.Versions | DrillError, owner: Json
     ) -> tuple[Literal["done", "failed", "unknown"], str]:
         """Write at the versions that were looked at before the lock was renewed; how it ended, and its detail.
 
@@ -197,20 +213,20 @@ class Runner:
         landed: fence.Landed = {}
         for _ in range(fence.ATTEMPTS):
             if isinstance(versions, DrillError):
-                detail = versions.fact  # a dry run has written nothing, whatever became of it
+                detail = versions.fact  # a dry run has written nothing, and what was prepared breaks nothing
                 break
             try:
-                fence.apply(context.faults[plan.kind], plan.undo, context.cluster, versions, landed)
+                fence.apply(context.faults[plan.kind], plan.undo, context.cluster, versions, landed, owner)
             except Conflict as error:
                 detail = error.fact
-            except (Forbidden, Invalid, NotFound) as error:
+            except (AlreadyExists, Forbidden, Invalid, NotFound) as error:
                 detail = error.fact
                 break
             except Unreachable as error:
                 return "unknown", error.fact
             else:
                 return "done", ""
-            versions = self._look(plan, landed)
+            versions = self._look(plan, owner, landed)
             if not self._holds("injecting"):
                 break
         if landed:

@@ -45,6 +45,14 @@ class UndoRecord:
     """Seconds after `created` from which on it is undone even while its run lives."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record that is durable: where, for people, and as the owner of what the fault makes."""
+
+    where: str
+    owner: Json
+
+
 def store(
     cluster: Cluster,
     namespace: str,
@@ -54,7 +62,7 @@ def store(
     undo: dict[str, Any],
     order: int,
     overdue_after: float,
-) -> str:
+) -> Stored:
     """Make the record durable; where it is. Raises where it could not be written: then nothing may be injected.
 
     A reply that was lost is settled by reading back: the same record there is as good as an answer. The deadline is
@@ -75,11 +83,12 @@ def store(
         "data": {"record": text},
     }
     try:
-        cluster.create(body)
+        kept = cluster.create(body)
     except (AlreadyExists, OutcomeUnknown):
-        if cluster.get(ref).get("data", {}).get("record") != text:
+        kept = cluster.get(ref)
+        if kept.get("data", {}).get("record") != text:
             raise
-    return str(ref)
+    return Stored(str(ref), {"apiVersion": "v1", "kind": ref.kind, "name": name, "uid": kept["metadata"]["uid"]})
 
 
 def exists(cluster: Cluster, namespace: str, run_id: str, fault: str) -> bool:

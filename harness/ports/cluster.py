@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.core.clock import Bounds
 from harness.core.errors import DrillError, ExitCode, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from harness.ports.kinds import Kind
 
 Json = dict[str, Any]
 FIELD_MANAGER = "drill"
@@ -97,6 +100,10 @@ class Cluster(Protocol):
         """Bounds on (API server's clock - ours) in seconds, from its HTTP Date header (whole seconds) and the
         round trip."""
 
+    def kind(self, name: str) -> Kind:
+        """The kind of that name; one of all its name (`Kind.version.group`) is asked for once. Invalid where there is
+        none."""
+
     def get(self, ref: Ref) -> Json:
         """The object."""
 
@@ -112,8 +119,11 @@ class Cluster(Protocol):
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs."""
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        """Delete in the background; a missing object is not an error; Conflict when `uid` differs."""
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        """Delete in the background; a missing object is not an error; Conflict when `uid` or `version` (its
+        resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """SelfSubjectAccessReview."""

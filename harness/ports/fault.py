@@ -8,9 +8,9 @@ gone. `pods` and `proof` say how its effect shows: in pods, in what Prometheus m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-from harness.core.event import Change, PodState
+from harness.core.event import Change, ObjectSeen, PodState
 from harness.core.evidence import Evidence, Proof
 from harness.core.experiment import FaultSpec
 from harness.ports.cluster import Cluster, Json, Ref
@@ -25,7 +25,7 @@ class Plan:
 
     summary: str
     targets: tuple[Ref, ...]
-    """The objects that are written to; a change names its own by `str(target)`."""
+    """The objects that are written to, made, or whose pods are deleted; a change names its own by `str(target)`."""
     changes: tuple[Change, ...]
     pods: int
     objects: int
@@ -46,6 +46,14 @@ class PodSelector:
 
     labels: str
     container: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSelector:
+    """Which object shows the effect, and in which of its fields (paths as in core.fields)."""
+
+    ref: Ref
+    fields: tuple[str, ...]
 
 
 S_contra = TypeVar("S_contra", bound=FaultSpec, contravariant=True)
@@ -80,4 +88,36 @@ class Fault(Protocol[S_contra]):
         """The proof of effect from what was seen since the injection, or None so far. Pure."""
 
 
-__all__ = ["Evidence", "Fault", "Json", "Plan", "PodSelector", "PodState", "Proof", "UndoOutcome", "UndoRecord"]
+@runtime_checkable
+class Prepares(Protocol):
+    """A fault whose write needs an object of its own. What `prepare` makes breaks nothing, belongs to the fault's undo
+    record, and is collected with it; `apply` then is a patch of it, and so bound to its version like any other."""
+
+    def prepare(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
+        """Make it. Idempotent. Raises Conflict where somebody else's object has that name."""
+
+
+@runtime_checkable
+class ShowsInObject(Protocol):
+    """A fault that shows in an object besides pods and metrics: it is watched from just before the write."""
+
+    def object(self, undo: UndoRecord) -> ObjectSelector:
+        """Which one."""
+
+    def ended(self, undo: UndoRecord, seen: ObjectSeen) -> str:
+        """Why it is in force no more by its own doing, which ends the run; empty while it is, or where somebody took
+        it away: that may be the cure. Pure."""
+
+
+def rehearse(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> None:
+    """Let the API server judge the fault's first write without making it. Raises what that raises."""
+    if isinstance(fault, Prepares):
+        fault.prepare(undo, cluster, dry_run=True)
+    else:
+        fault.apply(undo, cluster, dry_run=True)
+
+
+__all__ = [
+    "Evidence", "Fault", "Json", "ObjectSeen", "ObjectSelector", "Plan", "PodSelector", "PodState", "Prepares", "Proof",
+    "ShowsInObject", "UndoOutcome", "UndoRecord", "rehearse",
+]  # fmt: skip

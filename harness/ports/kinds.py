@@ -1,11 +1,13 @@
 """The API kinds that the harness knows, and where the API server keeps them.
 
-A closed table instead of discovery: it costs no request, and the RBAC manifest can be compared with it.
+A closed table instead of discovery: it costs no request, and the RBAC manifest can be compared with it. A kind that is
+not in it is called by all of its name, `PodChaos.v1alpha1.chaos-mesh.org`, and the API server is asked for the rest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from harness.ports.cluster import Invalid
@@ -90,3 +92,34 @@ def kind_of(name: str) -> Kind:
             expected=f"one of {', '.join(sorted(KINDS))}",
             remedy="write the kind as the API does, in the singular and in CamelCase",
         ) from None
+
+
+def called(api_version: str, kind: str) -> str:
+    """What a Ref calls a kind: its name where the table has it at that version, or else Kind.version.group."""
+    known = KINDS.get(kind)
+    if known is not None and api_version in {"", known.api_version}:
+        return kind
+    group, _, version = api_version.rpartition("/")
+    return ".".join(part for part in (kind, version, group) if part)
+
+
+def spelled_out(name: str) -> tuple[str, str] | None:
+    """apiVersion and kind of a kind that is called by all of its name; None for one of the table."""
+    kind, _, rest = name.partition(".")
+    version, _, group = rest.partition(".")
+    return (f"{group}/{version}" if group else version, kind) if version else None
+
+
+def served(name: str, resources: Any) -> Kind:
+    """The kind of that name among the resources of its API version, as discovery tells them. Raises Invalid where it
+    is not among them."""
+    api_version, kind = spelled_out(name) or ("", name)
+    for one in resources if isinstance(resources, list) else ():
+        if isinstance(one, dict) and one.get("kind") == kind and "/" not in str(one.get("name", "/")):
+            return Kind(kind, api_version, quote(str(one["name"]), safe=""), namespaced=one.get("namespaced") is True)
+    raise Invalid(
+        "unknown-kind",
+        f"the API server serves no {kind} of {api_version}",
+        expected="a kind whose definition is installed",
+        remedy="compare `kubectl api-resources`; install the engine that defines it, or correct the manifest",
+    )

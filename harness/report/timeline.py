@@ -12,6 +12,7 @@ from harness.core.event import (
     CheckDone,
     CleanChecked,
     Fact,
+    FaultEnded,
     InjectDone,
     InjectionPlanned,
     NotifierSeen,
@@ -211,6 +212,8 @@ def _of_event(record: Record) -> _Entry | None:  # noqa: C901 (one flat match ov
             return _noted(record, f"{stored.fault} undo record stored", stored.where, "API server reply")
         case InjectDone(outcome="failed") as failed:
             return _noted(record, f"{failed.fault} injection failed", failed.detail, "API server reply", failed.at)
+        case FaultEnded() as over:
+            return _noted(record, f"{over.fault} ended by itself", over.detail, "API server, by watch")
         case AlertTransition() as moved:
             return _noted(record, f"{moved.alert} {moved.to}", "", moved.source, moved.at)
         case PageReceived() as page:

@@ -22,10 +22,12 @@ from harness.core.event import (
     Decided,
     EffectProved,
     Event,
+    FaultEnded,
     InjectDone,
     InjectionPlanned,
     InjectStarted,
     NotifierSeen,
+    ObjectSeen,
     PageReceived,
     PhaseTimed,
     PodsSeen,
@@ -172,7 +174,7 @@ def sentence(event: Event) -> Told | None:
             | SourceRestarted()
         ):
             return _of_the_run(event)
-        case UndoStored() | InjectDone() | EffectProved() | UndoDone():
+        case UndoStored() | InjectDone() | EffectProved() | FaultEnded() | UndoDone():
             return _of_a_fault(event)
         case AlertTransition() | NotifierSeen() | PageReceived() | ResponderActed():
             return _of_the_alert(event)
@@ -184,7 +186,7 @@ def sentence(event: Event) -> Told | None:
             return "ended", f"{event.reason}{by}: {event.detail}".replace(
                 f"{event.reason}: {event.reason}", event.reason
             )
-        case PhaseTimed() | ClockCompared() | AlertSeen() | SignalRead() | PodsSeen():
+        case PhaseTimed() | ClockCompared() | AlertSeen() | SignalRead() | PodsSeen() | ObjectSeen():
             return None
         case AlertingRead() | InjectStarted() | UndoStarted():
             return None  # the check, or the outcome, says it all
@@ -236,7 +238,7 @@ def _place(cluster: Mapping[str, str]) -> str:
     return f" on {kind} {cluster['name']}" + (f" ({', '.join(more)})" if more else "")
 
 
-def _of_a_fault(event: UndoStored | InjectDone | EffectProved | UndoDone) -> Told:
+def _of_a_fault(event: UndoStored | InjectDone | EffectProved | FaultEnded | UndoDone) -> Told:
     match event:
         case UndoStored():
             return "undo", f"the way back from {event.fault} is stored in {event.where}"
@@ -244,6 +246,8 @@ def _of_a_fault(event: UndoStored | InjectDone | EffectProved | UndoDone) -> Tol
             return "inject", f"{event.fault} {_INJECTED[event.outcome]}" + _after(event.detail)
         case EffectProved():
             return "effect", f"{event.fault} is proved: {event.proof}"
+        case FaultEnded():
+            return "effect", f"{event.fault} ended by itself" + _after(event.detail)
         case UndoDone():
             return "undo", f"{event.fault} {_UNDONE[event.outcome]}" + _after(event.detail)
 

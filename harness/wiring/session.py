@@ -235,6 +235,7 @@ class _Session:
             ClockRound,
             InboxTracker,
             NotifierRound,
+            ObjectTracker,
             PagerRound,
             PodsTracker,
             PrometheusRound,
@@ -242,6 +243,7 @@ class _Session:
         )
         from harness.engine.runner import Context, Runner
         from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
+        from harness.ports.fault import ShowsInObject
 
         feed = ThreadedFeed(self._clock)
         experiment, since = self._experiment, self._clock.now()
@@ -249,11 +251,16 @@ class _Session:
 
         def on_injected(fault_id: str) -> None:
             plan = recorder.history.plans()[fault_id]
-            selector = self._faults[plan.kind].pods(plan.undo)
-            if selector is None:
-                return
-            tracker = PodsTracker(fault_id, selector)
-            feed.watch(f"pods of {fault_id}", cluster, "Pod", namespace, selector.labels, tracker.update)
+            fault = self._faults[plan.kind]
+            selector = fault.pods(plan.undo)
+            if selector is not None:
+                pods = PodsTracker(fault_id, selector)
+                feed.watch(f"pods of {fault_id}", cluster, "Pod", namespace, selector.labels, pods.update)
+            if isinstance(fault, ShowsInObject):
+                shown = fault.object(plan.undo)
+                seen = ObjectTracker(fault_id, shown)
+                where = shown.ref.namespace
+                feed.watch(str(shown.ref), cluster, shown.ref.kind, where, "", seen.update, only=shown.ref.name)
 
         context = Context(
             experiment=experiment,

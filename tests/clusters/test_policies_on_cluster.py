@@ -26,6 +26,7 @@ from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
 from harness.engine import fence
 from harness.faults.config import RESTART
+from harness.faults.job import Job, JobSpec
 from harness.ports.cluster import Forbidden, Ref
 from tests.accounts import kubeconfig_of
 
@@ -81,6 +82,7 @@ TOO_WIDE = {
             "verbs": ["*"],
         },
         {"apiGroups": [""], "resources": ["configmaps", "secrets", "pods"], "verbs": ["*"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["*"]},
     ],
 }
 
@@ -363,7 +365,7 @@ def test_the_bound_on_replicas_holds_at_both_doors_and_on_both_sides(area: Try) 
     area.passes("drill-sweeper", "scale", "deployment/large", "--replicas=30")
 
 
-def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(area: Try) -> None:
+def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(area: Try, recorded: Try) -> None:
     missing = "has not opted in to drills"
     lower = area.patch("app", op(f"{CONTAINER}/resources/limits/memory", "48Mi"))
     area.passes("admin", "label", "namespace", area.namespace, "drill.internal/opt-in=false", "--overwrite")
@@ -379,6 +381,17 @@ def test_without_the_opt_in_the_runner_may_nothing_and_the_sweeper_bring_back(ar
         area.refused("by runner and autopilot where the namespace has opted in", "drill-runner", *configured)
         area.refused("by runner and autopilot where the namespace has opted in", "drill-autopilot", *configured)
         area.passes("drill-sweeper", *configured)
+        undo, body = job(recorded)
+        with (
+            area.adapter("drill-runner") as runner,
+            pytest.raises(Forbidden, match="only where the namespace opted in"),
+        ):
+            runner.create(body)
+        with area.adapter("drill-runner") as runner, pytest.raises(Forbidden, match="where the namespace opted"):
+            runner.delete(Ref("Pod", area.namespace, runner.list("Pod", area.namespace)[0]["metadata"]["name"]))
+        area.make(body)
+        with area.adapter("drill-sweeper") as sweeper:
+            assert Job().undo(undo, sweeper).outcome == "already"
         area.passes("drill-sweeper", *lower)
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=1")
         area.passes("drill-sweeper", "scale", "deployment/app", "--replicas=2")
@@ -529,6 +542,120 @@ def test_without_the_opt_in_no_secret_is_broken_and_each_can_be_brought_back(are
         area.passes("admin", "label", "namespace", area.namespace, "drill.internal/opt-in=true", "--overwrite")
 
 
+# Jobs
+
+
+def job(area: Try) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the fault `job` would make here: its undo record, and the body as it belongs to a record."""
+    spec = JobSpec.model_validate({
+        "id": "load", "kind": "job", "image_of": "deployment/app", "command": ["/app"], "run_as_user": 7,
+        "effect": {"query": "x", "above": 0, "within": "9s"}, "blast_radius": {"pods": 1},
+    })  # fmt: skip
+    with area.adapter("drill-runner") as cluster:
+        undo = Job().plan(spec, area.namespace, cluster).undo
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "drill-undo-run-load"}
+    record = json.loads(area.passes("admin", "get", "configmap", owner["name"], "-o", "json"))
+    owner["uid"] = record["metadata"]["uid"]
+    body = json.loads(json.dumps(undo["body"]))
+    body["metadata"]["ownerReferences"] = [owner]
+    return undo, body
+
+
+@pytest.fixture(scope="module")
+def recorded(area: Try) -> Try:
+    area.make(config_map("drill-undo-run-load", **UNDO))
+    return area
+
+
+def test_a_job_of_a_run_is_made_suspended_let_run_and_deleted(recorded: Try) -> None:
+    area = recorded
+    undo, body = job(area)
+    with area.adapter("drill-runner") as runner, area.adapter("drill-sweeper") as sweeper:
+        Job().prepare(undo, runner, dry_run=True)
+        runner.create(body)
+        Job().apply(undo, runner)
+        ref = Ref("Job", area.namespace, undo["name"])
+        for one in (op("/spec/parallelism", 2), op("/spec/suspend", value=True), op("/metadata/labels/x", "1")):
+            with pytest.raises(Forbidden, match="only a run makes Jobs"):
+                sweeper.patch(ref, [one])
+        for one in (
+            op("/spec/parallelism", 9), op("/spec/backoffLimit", 9), op("/spec/activeDeadlineSeconds", 99999),
+            op("/metadata/finalizers", ["example.org/stuck"]), op("/metadata/annotations", {"a": "1"}),
+            op("/metadata/labels/drill.internal~1job", "other"), {"op": "remove", "path": "/metadata/ownerReferences"},
+        ):  # fmt: skip
+            with pytest.raises(Forbidden, match="changes nothing else of it"):
+                runner.patch(ref, [one])
+        with pytest.raises(Forbidden, match="only a run makes Jobs"):
+            sweeper.create({**body, "metadata": {**body["metadata"], "name": "by-sweeper"}})
+        assert Job().undo(undo, sweeper).outcome == "restored"
+
+
+JOBS = {
+    "for nothing": ("an undo record that they go with", "/metadata/ownerReferences", None),
+    "running": ("makes Jobs suspended", "/spec/suspend", False),
+    "without a mark": ("only Jobs of its own", "/metadata/labels", {"app": "x"}),
+    "without an end": ("ends by itself at last", "/spec/activeDeadlineSeconds", None),
+    "large": ("at most 20 pods", "/spec/parallelism", 21),
+    "with an identity": ("has no identity", f"{SPEC}/serviceAccountName", "somebody"),
+    "with a token": ("has no identity", f"{SPEC}/automountServiceAccountToken", True),
+    "on the host's network": ("nothing of its node", f"{SPEC}/hostNetwork", True),
+    "among the host's processes": ("nothing of its node", f"{SPEC}/hostPID", True),
+    "in the host's memory": ("nothing of its node", f"{SPEC}/hostIPC", True),
+    "on a node": ("nothing of its node", f"{SPEC}/nodeName", "somewhere"),
+    "that goes first": ("nothing of its node", f"{SPEC}/priorityClassName", "system-node-critical"),
+    "anywhere": ("nothing of its node", f"{SPEC}/tolerations", [{"operator": "Exists"}]),
+    "with a volume": ("no volumes", f"{SPEC}/volumes", [{"name": "root", "hostPath": {"path": "/"}}]),
+    "with init": ("nothing of its node", f"{SPEC}/initContainers", [{"name": "a", "image": "a:1"}]),
+    "as root": ("no root", f"{SPEC}/securityContext", {"runAsUser": 0}),
+    "as root in a container": (
+        "no privileges", f"{CONTAINER}/securityContext",
+        {"runAsUser": 0, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    ),
+    "that may rise": ("no privileges", f"{CONTAINER}/securityContext/allowPrivilegeEscalation", True),
+    "with capabilities": ("no privileges", f"{CONTAINER}/securityContext/capabilities/add", ["NET_ADMIN"]),
+    "that keeps capabilities": ("no privileges", f"{CONTAINER}/securityContext/capabilities", {}),
+    "that is privileged": ("no privileges", f"{CONTAINER}/securityContext", {"privileged": True}),
+    "with a secret": ("no configuration or secret", f"{CONTAINER}/envFrom", [{"secretRef": {"name": "theirs"}}]),
+    "with a secret's value": (
+        "no configuration or secret", f"{CONTAINER}/env",
+        [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "a"}}}],
+    ),
+    "at the node's door": ("no privileges", f"{CONTAINER}/ports", [{"containerPort": 80, "hostPort": 80}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JOBS)
+def test_no_job_reaches_further_than_its_program(recorded: Try, what: str) -> None:
+    words, path, value = JOBS[what]
+    undo, body = job(recorded)
+    at: Any = body
+    *parents, last = path.split("/")[1:]
+    for step in parents:
+        at = at[int(step)] if step.isdigit() else at[step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    del undo
+    with recorded.adapter("drill-runner") as runner, pytest.raises(Forbidden, match=words):
+        runner.create(body)
+
+
+def test_jobs_of_others_are_left_alone(recorded: Try) -> None:
+    area = recorded
+    _, body = job(area)
+    theirs = {**body, "metadata": {"name": "theirs", "namespace": area.namespace, "labels": {"app": "theirs"}}}
+    area.make(theirs)
+    for who in ("drill-runner", "drill-sweeper"):
+        with area.adapter(who) as cluster:
+            ref = Ref("Job", area.namespace, "theirs")
+            with pytest.raises(Forbidden, match="only Jobs of its own"):
+                cluster.delete(ref)
+            with pytest.raises(Forbidden, match="only Jobs of its own"):
+                cluster.patch(ref, [op("/metadata/labels", {"drill.internal/job": "taken"})])
+    area.passes("somebody", "delete", "job", "theirs")
+
+
 # Pods
 
 
@@ -541,7 +668,7 @@ def pod_of(area: Try, app: str) -> str:
     return found[0]
 
 
-def test_only_pods_that_come_back_and_hold_something_secret_are_removed(area: Try) -> None:
+def test_only_pods_that_come_back_are_removed_and_by_the_sweeper_those_that_hold_something_secret(area: Try) -> None:
     keyed = [workload(kind, f"keyed-{kind.lower()}", 1) for kind in ("Deployment", "StatefulSet")]
     for body, source in zip(keyed, ("env", "envFrom"), strict=True):
         pod: dict[str, Any] = copy.deepcopy(POD)
@@ -559,20 +686,41 @@ def test_only_pods_that_come_back_and_hold_something_secret_are_removed(area: Tr
     }
     area.make(*keyed, bare)
     try:
+        gone = ["--dry-run=server", "--wait=false"]
         for who in ("drill-runner", "drill-sweeper"):
-            gone = ["--dry-run=server", "--wait=false"]
             area.refused("makes anew", who, "delete", "pod/bare", *gone)
-            area.refused("out of a Secret", who, "delete", pod_of(area, "app"), *gone)
-            area.refused(
-                "makes and changes no pods", who, "create", "-f", "-", body={**bare, "metadata": {"name": "b"}}
-            )
-            area.refused("makes and changes no pods", who, "label", "pod/bare", "a=1")
+            area.refused("makes no pods", who, "create", "-f", "-", body={**bare, "metadata": {"name": "b"}})
+            area.refused("leaves pods as they are", who, "label", "pod/bare", "a=1")
             for body in keyed:
                 area.passes(who, "delete", pod_of(area, body["metadata"]["name"]), *gone)
+        area.passes("drill-runner", "delete", pod_of(area, "app"), *gone)
+        area.refused("out of a Secret", "drill-sweeper", "delete", pod_of(area, "app"), *gone)
     finally:
         for body in keyed:
             area.passes("admin", "delete", body["kind"].lower(), body["metadata"]["name"])
         area.passes("admin", "delete", "pod/bare", "--grace-period=0", "--force")
+
+
+def test_pods_are_deleted_by_runs_only_and_left_as_they_are(area: Try) -> None:
+    with area.adapter("drill-runner") as runner, area.adapter("drill-sweeper") as sweeper:
+        pod = runner.list("Pod", area.namespace, "app=app")[0]
+        ref = Ref("Pod", area.namespace, pod["metadata"]["name"])
+        key = f"/metadata/labels/{fence.LABEL.replace('/', '~1')}"
+        for cluster in (runner, sweeper):
+            cluster.patch(ref, [op(key, "1")])
+            for one in (
+                op("/spec/containers/0/image", "evil:1"), op("/spec/activeDeadlineSeconds", 1),
+                op("/metadata/labels/app", "other"), op("/metadata/annotations", {"a": "1"}),
+                op("/metadata/finalizers", ["example.org/a"]), {"op": "remove", "path": "/metadata/ownerReferences"},
+            ):  # fmt: skip
+                with pytest.raises(Forbidden, match="leaves pods as they are"):
+                    cluster.patch(ref, [one])
+            cluster.patch(ref, [{"op": "remove", "path": key}])
+            with pytest.raises(Forbidden, match="makes no pods"):
+                cluster.create({"kind": "Pod", "metadata": {"name": "x", "namespace": area.namespace}, "spec": POD})
+        with pytest.raises(Forbidden, match="only a run deletes pods"):
+            sweeper.delete(ref)
+        runner.delete(ref, uid=pod["metadata"]["uid"], grace=0)
 
 
 # Undo records

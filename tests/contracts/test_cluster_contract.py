@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from threading import Thread
 from typing import Any, cast
@@ -25,6 +25,7 @@ from harness.ports.cluster import (
     Ref,
     WatchEvent,
 )
+from harness.ports.kinds import called
 from tests.fakes.cluster import FakeCluster
 from tests.hands import hand
 
@@ -322,6 +323,87 @@ def test_a_delete_of_another_uid_is_a_conflict(cluster: Cluster, namespace: str)
         cluster.delete(ref(namespace), uid="00000000-0000-4000-8000-000000000000")
     assert cluster.get(ref(namespace))["metadata"]["uid"] == uid
     cluster.delete(ref(namespace), uid=uid)
+
+
+def test_a_delete_of_another_version_is_a_conflict(cluster: Cluster, namespace: str) -> None:
+    first = cluster.create(config(namespace))["metadata"]
+    second = cluster.patch(ref(namespace), [{"op": "replace", "path": "/data/color", "value": "blue"}])["metadata"]
+    with pytest.raises(Conflict):
+        cluster.delete(ref(namespace), uid=first["uid"], version=first["resourceVersion"])
+    assert cluster.get(ref(namespace))["data"] == {"color": "blue"}
+    cluster.delete(ref(namespace), uid=second["uid"], version=second["resourceVersion"])
+    with pytest.raises(NotFound):
+        cluster.get(ref(namespace))
+
+
+def test_a_dry_run_of_a_delete_removes_nothing(cluster: Cluster, namespace: str) -> None:
+    before = cluster.create(config(namespace))
+    cluster.delete(ref(namespace), dry_run=True)
+    assert cluster.get(ref(namespace)) == before
+    with pytest.raises(Conflict):
+        cluster.delete(ref(namespace), uid="00000000-0000-4000-8000-000000000000", dry_run=True)
+
+
+def test_what_a_finalizer_holds_is_leaving_until_it_lets_go(cluster: Cluster, namespace: str) -> None:
+    body = config(namespace)
+    body["metadata"]["finalizers"] = ["example.org/hold"]
+    cluster.create(body)
+    cluster.delete(ref(namespace))
+    assert "deletionTimestamp" in cluster.get(ref(namespace))["metadata"]
+    cluster.patch(ref(namespace), [{"op": "remove", "path": "/metadata/finalizers"}])
+    with pytest.raises(NotFound):
+        cluster.get(ref(namespace))
+
+
+def test_what_belongs_to_an_owner_goes_with_it_and_does_not_outlive_one_that_is_gone(
+    cluster: Cluster, namespace: str
+) -> None:
+    owner = cluster.create(config(namespace, "owner"))["metadata"]
+
+    def owned(name: str) -> Json:
+        body = config(namespace, name)
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["uid"]}
+        return {**body, "metadata": {**body["metadata"], "ownerReferences": [reference]}}
+
+    def gone(name: str) -> bool:
+        return name not in {one["metadata"]["name"] for one in cluster.list("ConfigMap", namespace)}
+
+    cluster.create(owned("early"))
+    assert not gone("early")
+    cluster.delete(ref(namespace, "owner"))
+    until(lambda: gone("early"))
+    cluster.create(owned("late"))
+    until(lambda: gone("late"))
+
+
+def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
+    pause, deadline = Flag(), time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        pause.wait(0.05)
+
+
+def test_a_kind_that_is_not_in_the_table_is_asked_for(cluster: Cluster, namespace: str) -> None:
+    if isinstance(cluster, FakeCluster):
+        told = [{"name": "limitranges/x", "kind": "LimitRange"}, {"name": "limitranges", "kind": "LimitRange"}]
+        cluster.defined["v1"] = [{**one, "namespaced": True} for one in told]
+    kind = called("v1", "LimitRange")
+    assert kind == "LimitRange.v1"
+    assert (cluster.kind(kind).plural, cluster.kind(kind).namespaced) == ("limitranges", True)
+    where = Ref(kind, namespace, "limits")
+    limits = [{"type": "Container", "default": {"cpu": "1"}}]
+    body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "limits", "namespace": namespace}}
+    made = cluster.create({**body, "spec": {"limits": limits}})
+    assert cluster.get(where)["metadata"]["uid"] == made["metadata"]["uid"]
+    assert [one["kind"] for one in cluster.list(kind, namespace)] == ["LimitRange"]
+    assert cluster.allowed("get", kind, namespace) is True
+    cluster.delete(where, uid=made["metadata"]["uid"])
+    with pytest.raises(NotFound):
+        cluster.get(where)
+    for unknown in ("Gadget.v1", "Gadget.v1.nobody.example.org"):
+        with pytest.raises(Invalid) as caught:
+            cluster.kind(unknown)
+        assert caught.value.slug == "unknown-kind"
 
 
 def secret(namespace: str, **strings: str) -> Json:

@@ -26,7 +26,7 @@ EXPECTED = {
 }  # fmt: skip
 HOSTS = re.compile(
     r"(localhost|127\.0\.0\.1|drill\.internal|(.+\.)?example\.(com|org|net)|(.+\.)?(nova-staging|monitoring)"
-    r"|(.+\.)?(github\.com|kubernetes\.io|k8s\.io|prometheus\.io|python\.org|rfc-editor\.org|debian\.org|www\.w3\.org))"
+    r"|(.+\.)?(github\.com|kubernetes\.io|k8s\.io|prometheus\.io|python\.org|rfc-editor\.org|debian\.org|www\.w3\.org|chaos-mesh\.org))"
 )
 """Where pages may send people: this machine, examples, the staging system, and the homes of what we build on."""
 _ENDS = "com|org|net|io|dev|cloud|internal|local|corp|lan"

@@ -59,6 +59,14 @@ NOT_USED_HERE: dict[Right, str] = {
     Right(SWEEPER, "get", "configmaps", NAMESPACE): "the undo of the fault `config` on a ConfigMap",
     Right(SWEEPER, "patch", "configmaps", NAMESPACE): "the undo of the fault `config` on a ConfigMap",
     **{
+        Right(RUNNER, verb, "jobs.batch", NAMESPACE): "the fault `job`"
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    },
+    **{Right(RUNNER, verb, "pods", NAMESPACE): "the fault `pod-kill`" for verb in ("get", "patch", "delete")},
+    **{Right(SWEEPER, verb, "jobs.batch", NAMESPACE): "the undo of the fault `job`" for verb in ("get", "delete")},
+    Right(SWEEPER, "list", "pods", NAMESPACE): "the undo of the faults `job` and `pod-kill`",
+    **{Right(SWEEPER, verb, "pods", NAMESPACE): "the undo of the fault `pod-kill`" for verb in ("get", "patch")},
+    **{
         Right(account, verb, "undorecords.drill.internal", NAMESPACE): "asked for by a policy, not by a request"
         for account in (RUNNER, SWEEPER)
         for verb in ("create", "delete")

@@ -19,7 +19,7 @@ import pytest
 from harness.clusters.provider import Access
 from harness.ports.cluster import Json, Ref
 from harness.ports.kinds import KINDS
-from tests.faults.targets import TARGETS, Target
+from tests.faults.targets import TARGETS, Row, Target
 from tests.hands import hand
 from tests.torture.matrix import Torture
 
@@ -118,7 +118,7 @@ class Planting(Torture):
 
     token = ""
 
-    def _make(self, target: Target, room: str) -> None:
+    def _make(self, target: Row, room: str) -> None:
         super()._make(target, room)
         data = {"token": base64.b64encode(self.token.encode()).decode()}
         meta = {"name": "canary", "namespace": room}

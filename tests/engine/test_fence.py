@@ -20,15 +20,17 @@ from harness.faults.config import RESTART
 from harness.ports.cluster import Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
 from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import declared, leftovers
-from tests.fakes.drill import FAULTS, Drill, broken_by, experiment_data
+from tests.fakes.drill import FAULTS, WRITES, Drill, broken_by, experiment_data
 from tests.fakes.world import KEYS, NAMESPACE, SETTINGS, WORKER, Killed, World, Written
 
 every_fault = pytest.mark.parametrize("kind", sorted(FAULTS))
-
-
-def patch_of(drill: Drill) -> str:
-    """The write of a drill's fault, as a fork of the world calls it."""
-    return f"patch {broken_by(drill.data['faults'][0]['kind']).kind}"
+every_patch = pytest.mark.parametrize(
+    "kind", sorted(kind for kind in FAULTS if WRITES[kind] in {"patch Deployment", "patch Secret"})
+)
+"""What is there before the fault is changed."""
+every_bound = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if not WRITES[kind].startswith("create")))
+"""What is made is collected and not refused, see below."""
+every_start = pytest.mark.parametrize("kind", sorted(kind for kind in FAULTS if WRITES[kind].startswith("patch")))
 
 
 def hold_up(drill: Drill, *, killed: bool = False, landed: int = 0) -> None:
@@ -37,17 +39,17 @@ def hold_up(drill: Drill, *, killed: bool = False, landed: int = 0) -> None:
     of it."""
     world = drill.world
     said: list[str] = []
-    patches: list[int] = []
+    breaking, writes = WRITES[drill.data["faults"][0]["kind"]], list[int]()
 
     def wait(seconds: float) -> bool:
         world.run_for(seconds)  # and the run's own keeper stands still
         return True
 
     def around(written: Written) -> None:
-        if not written.what.startswith("patch ") or written.after:
+        if written.after or not (written.what.startswith("patch ") or written.what == breaking):
             return
-        patches.append(written.index)
-        if len(patches) <= landed:
+        writes.append(written.index)
+        if len(writes) <= landed:
             return
         world.cluster.around = lambda _: None
         sweeper = Sweeper(world.cluster, faults(), world.clock, "sweeper", wait, said.append)
@@ -67,7 +69,7 @@ def targets(world: World) -> list[Json]:
     return [snapshot(world.cluster.peek(ref)) for ref in (WORKER, SETTINGS, KEYS)]
 
 
-@every_fault
+@every_bound
 def test_a_write_that_was_held_up_past_its_lock_is_refused(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     before = declared(drill.world)
@@ -95,7 +97,7 @@ def test_killed_right_behind_the_write_that_was_held_up_nothing_is_left(kind: st
     assert leftovers(drill.world) == []
 
 
-@every_fault
+@every_patch
 def test_it_is_the_moved_version_that_refuses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fence, "_move", lambda *_: True)
     alive = Drill(data=experiment_data(kind))
@@ -113,7 +115,7 @@ def test_it_is_the_moved_version_that_refuses(kind: str, monkeypatch: pytest.Mon
     assert leftovers(dead.world) == [], "and nothing in the cluster tells of it"
 
 
-@every_fault
+@every_start
 def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     cluster, before = drill.world.cluster, declared(drill.world)
@@ -125,16 +127,14 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
             sent.append((ref, list(operations)))
         return real(ref, operations, dry_run=dry_run)
 
-    probe = World()
-    fault, undo = planned(probe, kind)
-    *_, last = fence.look(fault, undo, probe.cluster)
+    written = WRITES[kind].split()[1]
     cluster.patch = patch  # type: ignore[method-assign]
-    cluster.fail_write("patch", last.kind, lost_reply())
+    cluster.fail_write("patch", written, lost_reply())
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
-    (write,) = [index for index, (ref, _) in enumerate(sent) if ref == last][:1]
+    (write,) = [index for index, (ref, _) in enumerate(sent) if ref.kind == written][:1]
     for one in sent[: write + 1]:
-        with pytest.raises(Conflict):
+        with pytest.raises(NotFound if kind == "job" else Conflict):
             FakeCluster.patch(cluster, *one)
     assert declared(drill.world) == before
     assert leftovers(drill.world) == []
@@ -146,18 +146,19 @@ def stir(world: World, ref: Ref, count: int) -> None:
     if ref.kind == "Secret":
         world.cluster.put({**body, "metadata": {**body["metadata"], "selfLink": str(count)}})
     else:
-        world.cluster.put({**body, "status": {**body["status"], "collisionCount": count}})
+        world.cluster.put({**body, "status": {**(body.get("status") or {}), "collisionCount": count}})
 
 
-@every_fault
+@every_start
 def test_a_target_whose_status_moves_is_looked_at_again(kind: str) -> None:
     drill = Drill(data=experiment_data(kind))
     world, moved = drill.world, list[int]()
 
     def around(written: Written) -> None:
-        if written.what == patch_of(drill) and not written.after and len(moved) < fence.ATTEMPTS - 1:
+        if written.what == WRITES[kind] and not written.after and len(moved) < fence.ATTEMPTS - 1:
             moved.append(written.index)
-            stir(world, broken_by(kind), len(moved))
+            (body,) = world.cluster.listing(WRITES[kind].split()[1], NAMESPACE)
+            stir(world, Ref(body["kind"], NAMESPACE, body["metadata"]["name"]), len(moved))
 
     world.cluster.around = around
     drill.respond()
@@ -191,7 +192,7 @@ def planned(world: World, kind: str) -> tuple[Any, dict[str, Any]]:
     return fault, fault.plan(spec, NAMESPACE, world.cluster).undo
 
 
-@every_fault
+@every_patch
 @pytest.mark.parametrize("labels", [None, {}, {"app": "worker"}, {"app": "worker", fence.LABEL: "1"}], ids=str)
 def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str] | None) -> None:
     world, ref = World(), broken_by(kind)
@@ -212,7 +213,7 @@ def test_moving_the_version_moves_nothing_else(kind: str, labels: dict[str, str]
         fence.apply(fault, undo, world.cluster, versions)
 
 
-@every_fault
+@every_patch
 @pytest.mark.parametrize(("when", "lands"), [("first", True), ("second", False), ("behind", False)])
 def test_a_write_that_arrives_while_it_is_being_undone_is_undone_or_refused(
     kind: str, when: str, *, lands: bool
@@ -407,3 +408,73 @@ def test_a_fault_writes_to_nothing_that_its_dry_run_did_not() -> None:
         fence.apply(fault, undo, world.cluster, {})
     assert caught.value.slug == "write-not-announced"
     assert [call for call in world.cluster.writes() if call.ref == WORKER] == []
+
+
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "record", "uid": "gone"}
+
+
+def test_what_is_made_for_a_record_that_is_gone_is_collected_and_what_it_waits_for_is_refused() -> None:
+    world = World()
+    before = declared(world)
+    fault, undo = planned(world, "job")
+    fence.prepare(fault, undo, world.cluster, OWNER)
+    assert world.cluster.listing("Job", NAMESPACE) == []
+    with pytest.raises(NotFound):
+        fence.look(fault, undo, world.cluster)
+    with pytest.raises(NotFound):
+        fence.apply(fault, undo, world.cluster, {})
+    assert declared(world) == before
+
+
+def test_what_is_made_belongs_to_a_record_or_is_not_made() -> None:
+    world = World()
+    fault, undo = planned(world, "job")
+    with pytest.raises(Conflict) as caught:
+        fence._Bound(world.cluster, {}, {}, None).create(undo["body"])
+    assert caught.value.slug == "write-not-announced"
+    assert world.cluster.listing("Job", NAMESPACE) == []
+    record = world.cluster.put(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "record", "namespace": NAMESPACE}}
+    )
+    fence.prepare(fault, undo, world.cluster, OWNER | {"uid": record["metadata"]["uid"]})
+    fence.prepare(fault, undo, world.cluster, OWNER | {"uid": record["metadata"]["uid"]})
+    (job,) = world.cluster.listing("Job", NAMESPACE)
+    assert job["spec"]["suspend"] is True
+    assert fault.differences(undo, world.cluster) == (), "it has broken nothing, and goes with its record"
+    world.cluster.drop(Ref("ConfigMap", NAMESPACE, "record"))
+    assert world.cluster.listing("Job", NAMESPACE) == []
+
+
+def test_a_run_that_loses_its_lock_before_the_job_is_let_run_leaves_nothing() -> None:
+    drill = Drill(data=experiment_data("job"))
+    before = declared(drill.world)
+
+    def around(written: Written) -> None:
+        if written.what == "create Job" and written.after:
+            lock = drill.world.cluster.listing("Lease", NAMESPACE)[0]
+            drill.world.cluster.put({**lock, "spec": {**lock["spec"], "holderIdentity": "another"}})
+
+    drill.world.cluster.around = around
+    history = drill.run()
+    assert history.all(InjectStarted) == []
+    drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_made_too_late_is_collected_at_once(*, killed: bool) -> None:
+    drill = Drill(data=experiment_data("manifest"))
+    before = declared(drill.world)
+    hold_up(drill, killed=killed)
+    if killed:
+        with pytest.raises(Killed):
+            drill.run()
+        drill.world.cluster.dead = False
+        assert not drill.history.all(InjectDone)
+    else:
+        history = drill.run()
+        assert history.all(StopAsked)[0].by == "the lock"
+        assert judge(drill.experiment, history).verdict is not Verdict.MET
+    assert declared(drill.world) == before
+    assert leftovers(drill.world) == []

@@ -36,14 +36,23 @@ from harness.core.verdict import Verdict, judge
 from harness.engine import undo_records
 from harness.engine.lease import DURATION
 from harness.engine.lease import NAME as LOCK
+from harness.ports.kinds import called
+from tests.fakes import drill as drills
 from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import COMERS, declared, leftovers
 from tests.fakes.drill import FAULTS, Drill, MemoryJournal, broken_by, experiment_data, set_replicas
-from tests.fakes.world import KEY, KEYS, NAMESPACE, SETTINGS, STEP, Killed, World
+from tests.fakes.world import CHAOS, KEY, KEYS, NAMESPACE, SETTINGS, STEP, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
-TARGETED = {("delete", "Deployment"), ("delete", "Pod"), ("delete", "Secret")}
-"""Writes to what a fault breaks, beside patches of anything."""
+TARGETED = {
+    ("create", "Job"),
+    ("create", CHAOS),
+    ("delete", "Deployment"),
+    ("delete", "Job"),
+    ("delete", "Pod"),
+    ("delete", "Secret"),
+}
+"""Writes to what a fault breaks or makes, beside patches of anything."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
 FOREIGN_KEY = "c29tZWJvZHkncw=="
@@ -105,7 +114,8 @@ class Connection:
                 raise Killed
             if name not in WRITES or options.get("dry_run"):
                 return act(*args, **options)
-            kind = args[0]["kind"] if isinstance(args[0], dict) else args[0].kind
+            about = args[0]
+            kind = called(about.get("apiVersion", ""), about["kind"]) if isinstance(about, dict) else about.kind
             order = ""
             if self.only in {"", kind}:
                 order, self.order = self.order, ""
@@ -247,6 +257,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self, kind: str, head_start: int, trouble: str, what: str, *, record: bool) -> None:
         """A run, alone for a while; `trouble` comes with its write to the target."""
         self.kind, self.target, self.world = kind, broken_by(kind), World()
+        self.breaks = drills.WRITES[kind].split()[1]
+        """The kind of object whose write breaks something."""
         self.before = declared(self.world)
         self.actors: list[Actor] = []
         self.runs: list[Actor] = []
@@ -261,9 +273,9 @@ class Machine(RuleBasedStateMachine):
         self.count = 0
         self.start("run")
         if trouble == "overtaken":
-            self.held_up_before_its_fault(what, "ConfigMap" if record else self.target.kind)
+            self.held_up_before_its_fault(what, "ConfigMap" if record else self.breaks)
             return
-        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, self.target.kind
+        self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, self.breaks
         self.pass_time(head_start)
 
     def held_up_before_its_fault(self, what: str, kind: str) -> None:
@@ -375,7 +387,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.living)
     def trouble_at_the_next_write(self, data: st.DataObject, order: str, *, only: bool) -> None:
         connection = data.draw(st.sampled_from(self.living)).seat.cluster
-        connection.order, connection.only = order, self.target.kind if only else ""
+        connection.order, connection.only = order, self.breaks if only else ""
 
     @rule()
     @precondition(lambda self: self.changed() and len(self.living) == 1 and self.living[0].drill is not None)
@@ -423,7 +435,7 @@ class Machine(RuleBasedStateMachine):
         SEEN["replay"] += 1
 
     @rule()
-    @precondition(lambda self: self.changed() and not self.foreign)
+    @precondition(lambda self: self.changed() and not self.foreign and not self.world.is_harmed())
     def somebody_edits(self) -> None:
         SEEN["foreign edit"] += 1
         self.foreign = True
@@ -435,7 +447,7 @@ class Machine(RuleBasedStateMachine):
         self.kept = self.parts()
 
     @rule()
-    @precondition(lambda self: self.changed() and not self.foreign)
+    @precondition(lambda self: self.changed() and not self.foreign and not self.world.is_harmed())
     def somebody_makes_it_anew(self) -> None:
         """A copy of the broken object under its name: still broken, and no longer the one that drills may write to."""
         SEEN["made anew"] += 1
@@ -454,9 +466,10 @@ class Machine(RuleBasedStateMachine):
         return body["spec"]["replicas"] if body["spec"]["replicas"] == FOREIGN else body["spec"]
 
     def changed(self) -> bool:
+        """Whether a drill's change is in force: a target's, or something that it made and that runs."""
         body = next(body for body in self.before if body["kind"] == self.target.kind)
         now = self.world.cluster.peek(self.target)
-        return any(now.get(part) != body.get(part) for part in ("spec", "data"))
+        return any(now.get(part) != body.get(part) for part in ("spec", "data")) or self.world.is_harmed()
 
     def configured(self) -> bool:
         data = next(

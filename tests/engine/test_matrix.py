@@ -142,7 +142,8 @@ def situations(followed: Followed) -> Iterator[Point]:
         bodies = declared(point.world)
         for body in bodies:
             body.get("spec", {}).pop("renewTime", None)
-        state = json.dumps(bodies, sort_keys=True)
+        pods = [pod["metadata"]["name"] for pod in point.world.cluster.listing("Pod", NAMESPACE)]
+        state = json.dumps([bodies, pods], sort_keys=True)
         if state not in seen:
             seen.add(state)
             yield point

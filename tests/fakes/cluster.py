@@ -1,7 +1,8 @@
 """An API server in memory that keeps the Cluster port's promises; the contract suite compares it with the real one.
 
-It knows versions, uids, generations, preconditions, JSON patches, watches and admission. It knows no controllers: a
-Deployment makes no pods, and what is deleted is gone at once. Tests put objects in with `put`, break calls with
+It knows versions, uids, generations, preconditions, JSON patches, watches, admission, and the garbage collector: what
+belongs only to owners that are gone goes at once. It knows no other controllers: a Deployment makes no pods, and what
+is deleted is gone at once. Tests put objects in with `put`, break calls with
 `fail_next`, and read what was asked in `calls`. Objects given out and taken in are copies.
 """
 
@@ -35,7 +36,7 @@ from harness.ports.cluster import (
     Ref,
     WatchEvent,
 )
-from harness.ports.kinds import kind_of
+from harness.ports.kinds import Kind, called, kind_of, served, spelled_out
 from harness.ports.sealed import KINDS as SEALED
 from harness.ports.sealed import sealed
 
@@ -114,6 +115,8 @@ class FakeCluster:
         """(verb, kind) or (verb, kind, namespace) that `allowed` answers with no, and that the calls refuse."""
         self.denied_reviews: set[tuple[str, ...]] = set()
         """As `denied`, but only `allowed` says so: the calls themselves pass."""
+        self.defined: dict[str, list[Json]] = {}
+        """Kinds that are not in the table, by apiVersion, as discovery tells them."""
         self.clock_offset = Bounds.at(0.0)
         self.pod_logs: dict[tuple[str, str], str] = {}
         """Log text by (namespace, pod)."""
@@ -149,17 +152,26 @@ class FakeCluster:
         """Set an object, status included, without any check: the hand of a controller or of the test."""
         body = copied(body)
         meta = body["metadata"]
-        kind = kind_of(body["kind"])
+        name = _called(body)
+        kind = self.kind(name)
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         with self._state.changed:
             if namespace and ("Namespace", "", namespace) not in self._state.objects:
                 self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-            key = (kind.name, namespace, meta["name"])
+            key = (name, namespace, meta["name"])
             return copied(self._store(key, body, self._state.objects.get(key)))
 
     def peek(self, ref: Ref) -> Json:
         """The stored object itself, to be read only; no call. Raises NotFound."""
         return self._found(ref)
+
+    def has_any(self, *kinds: str) -> bool:
+        """Whether there is an object of one of these kinds; no call, and quick."""
+        return any(key[0] in kinds for key in self._state.objects)
+
+    def holds(self, ref: Ref) -> bool:
+        """Whether the object is there; no call."""
+        return (ref.kind, ref.namespace, ref.name) in self._state.objects
 
     def listing(self, kind: str, namespace: str, labels: str = "") -> Objects:
         """The stored objects themselves, to be read only; no call."""
@@ -207,15 +219,20 @@ class FakeCluster:
         with self._call(Call("offset", Ref("", "", ""), self._user)):
             return self.clock_offset
 
+    def kind(self, name: str) -> Kind:
+        """Of the table, or of `defined`."""
+        spelled = spelled_out(name)
+        return kind_of(name) if spelled is None else served(name, self.defined.get(spelled[0]))
+
     def get(self, ref: Ref) -> Json:
         """The object."""
-        kind_of(ref.kind)
+        self.kind(ref.kind)
         with self._call(Call("get", ref, self._user)):
             return shown(ref.kind, self._found(ref))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """Objects in order of namespace and name."""
-        kind_of(kind)
+        self.kind(kind)
         with self._call(Call("list", Ref(kind, namespace, ""), self._user)):
             return [shown(kind, body) for body in self._listed(kind, namespace, labels)]
 
@@ -240,7 +257,7 @@ class FakeCluster:
 
     def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """A sync, then every change until `stop`. What is there already is told even when `stop` is set."""
-        kind_of(kind)
+        self.kind(kind)
         return self._named(self._watched(kind, namespace, labels, stop), name)
 
     @staticmethod
@@ -275,14 +292,15 @@ class FakeCluster:
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
         """Create, with generateName; AlreadyExists, NotFound for a missing namespace, Invalid, Forbidden."""
         body = copied(body)
-        kind, meta = kind_of(str(body.get("kind", ""))), body.setdefault("metadata", {})
+        name = _called(body)
+        kind, meta = self.kind(name), body.setdefault("metadata", {})
         namespace = meta.get("namespace", "") if kind.namespaced else ""
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
-        ref = Ref(kind.name, namespace, str(meta.get("name", "")))
+        ref = Ref(name, namespace, str(meta.get("name", "")))
         call = Call("create", ref, self._user, dry_run, copied(body))
         with self._call(call):
-            key = (kind.name, namespace, ref.name)
+            key = (name, namespace, ref.name)
             if kind.namespaced:
                 self._found(Ref("Namespace", "", namespace))
             self._admit(call, None, body)
@@ -296,15 +314,19 @@ class FakeCluster:
             body.setdefault("apiVersion", kind.api_version)
             for given in ("uid", "creationTimestamp", "generation"):
                 meta.pop(given, None)
-            return shown(kind.name, self._store(key, body, None, dry_run=dry_run, manager=FIELD_MANAGER))
+            made = shown(kind.name, self._store(key, body, None, dry_run=dry_run, manager=FIELD_MANAGER))
+            if not dry_run:
+                self._collect()
+            return made
 
     def replace(self, body: Json) -> Json:
         """Replace at the version that the body carries."""
         body = copied(body)
-        kind, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
+        name = _called(body)
+        kind, meta = self.kind(name), body["metadata"]
         namespace = meta.get("namespace", "") if kind.namespaced else ""
-        ref = Ref(kind.name, namespace, meta["name"])
-        if not meta.get("resourceVersion") or kind.name in SEALED:
+        ref = Ref(name, namespace, meta["name"])
+        if not meta.get("resourceVersion") or name in SEALED:
             raise _invalid(f"{ref} without metadata.resourceVersion, or read without its data")
         call = Call("replace", ref, self._user, body=copied(body))
         with self._call(call):
@@ -312,7 +334,7 @@ class FakeCluster:
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """JSON patch with test, add, replace and remove; all or nothing."""
-        kind_of(ref.kind)
+        self.kind(ref.kind)
         call = Call("patch", ref, self._user, dry_run, copied(list(operations)))
         with self._call(call):
             before = self._found(ref)
@@ -321,10 +343,12 @@ class FakeCluster:
                 after = _move(after, operation) if operation["op"] == "move" else _apply(after, operation)
             return shown(ref.kind, self._update(call, before, after, dry_run=dry_run))
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        """Remove it at once; with a namespace goes everything in it."""
-        kind_of(ref.kind)
-        call = Call("delete", ref, self._user, body=uid)
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        """Remove it at once, whatever time it has; with a namespace goes everything in it."""
+        self.kind(ref.kind)
+        call = Call("delete", ref, self._user, dry_run, body=uid)
         with self._call(call):
             before = self._state.objects.get((ref.kind, ref.namespace, ref.name))
             if before is None:
@@ -332,7 +356,14 @@ class FakeCluster:
             self._admit(call, before, None)
             if uid and before["metadata"]["uid"] != uid:
                 raise _conflict(f"{ref} has uid {before['metadata']['uid']} and not {uid}")
-            self._remove((ref.kind, ref.namespace, ref.name))
+            if version and before["metadata"]["resourceVersion"] != version:
+                raise _conflict(f"{ref} has resourceVersion {before['metadata']['resourceVersion']} and not {version}")
+            if before["metadata"].get("finalizers"):
+                stamp = {"deletionTimestamp": before["metadata"].get("deletionTimestamp", "2026-01-01T00:00:00Z")}
+                leaving = {**copied(before), "metadata": {**copied(before["metadata"]), **stamp}}
+                self._store((ref.kind, ref.namespace, ref.name), leaving, before, dry_run=dry_run)
+            elif not dry_run:
+                self._remove((ref.kind, ref.namespace, ref.name))
 
     # ------------------------------------------------------------------------------------------- help
 
@@ -386,7 +417,7 @@ class FakeCluster:
         self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False, manager: str = "somebody"
     ) -> Json:
         """Give the object what a server gives, and keep it. An unchanged object keeps its version."""
-        kind, meta = kind_of(key[0]), body["metadata"]
+        kind, meta = self.kind(key[0]), body["metadata"]
         body.setdefault("apiVersion", kind.api_version)
         _encode_strings(body)
         _drop_empty(body)
@@ -401,6 +432,10 @@ class FakeCluster:
         if key[0] in SEALED:
             _manage(body, before, manager, stamp)
         if body == before:
+            return body
+        if not dry_run and "deletionTimestamp" in meta and not meta.get("finalizers") and key[0] not in _WITH_STATUS:
+            self._state.objects[key] = body
+            self._remove(key)
             return body
         if not dry_run:
             self._state.version += 1
@@ -420,6 +455,18 @@ class FakeCluster:
         gone = copied(before)
         gone["metadata"]["resourceVersion"] = str(self._state.version)
         self._tell(key, gone, None)
+        self._collect()
+
+    def _collect(self) -> None:
+        """The garbage collector's work."""
+        uids: set[str] | None = None
+        for key, body in list(self._state.objects.items()):
+            owners = body["metadata"].get("ownerReferences")
+            if owners and key in self._state.objects:
+                uids = uids or {one["metadata"]["uid"] for one in self._state.objects.values()}
+                if not uids & {owner["uid"] for owner in owners}:
+                    self._remove(key)
+                    uids = None
 
     def _tell(self, key: Key, before: Json | None, after: Json | None) -> None:
         self._state.history.append(_Change(self._state.version, key, before, after))
@@ -456,6 +503,10 @@ class _Calling:
         self._state.changed.release()
         if kind is None and self._fault is not None:
             raise self._fault.error
+
+
+def _called(body: Json) -> str:
+    return called(str(body.get("apiVersion") or ""), str(body.get("kind", "")))
 
 
 def copied(node: T) -> T:

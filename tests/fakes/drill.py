@@ -22,8 +22,10 @@ from harness.engine.runner import Context, Recorder, Runner
 from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
 from harness.loading import parse
 from harness.ports.cluster import Identity, Ref
+from harness.ports.fault import ShowsInObject
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.world import (
+    CHAOS,
     IMAGE,
     KEY,
     KEYS,
@@ -129,6 +131,29 @@ FAULTS: dict[str, dict[str, Any]] = {
         "replacement": "discard",
         "effect": {"query": REFUSED, "above": 2.5, "within": "60s"},
         "blast_radius": {"pods": 5},
+    },
+    "job": {
+        "id": "memory",
+        "kind": "job",
+        "image_of": "deployment/worker",
+        "command": ["/usr/bin/python3", "-m", "bulk"],
+        "effect": {"query": "depth", "above": 20, "within": "60s"},
+        "blast_radius": {"pods": 1},
+    },
+    "pod-kill": {
+        "id": "memory",
+        "kind": "pod-kill",
+        "target": "deployment/worker",
+        "count": 3,
+        "effect": {"ready_at_most": 2, "within": "60s"},
+        "blast_radius": {"pods": 3},
+    },
+    "manifest": {
+        "id": "memory",
+        "kind": "manifest",
+        "manifest": {"apiVersion": "chaos.example.org/v1", "kind": "Chaos", "metadata": {"name": "block"}, "spec": {}},
+        "effect": {"field": "status.conditions[type=AllInjected].status", "equals": "True", "within": "60s"},
+        "blast_radius": {"pods": 3},
     },
 }
 """Every kind of the catalog as it does the same damage to the fake world: three of five workers. All have one id, so
@@ -263,9 +288,12 @@ class Drill:
 
         def on_injected(fault_id: str) -> None:
             plan = self.history.plans()[fault_id]
-            selector = faults()[plan.kind].pods(plan.undo)
+            fault = faults()[plan.kind]
+            selector = fault.pods(plan.undo)
             if selector is not None:
                 self.feed.watch_pods(fault_id, selector)
+            if isinstance(fault, ShowsInObject):
+                self.feed.watch_object(fault_id, fault.object(plan.undo))
 
         context = Context(
             experiment=self.experiment,
@@ -359,6 +387,18 @@ def set_key(world: World) -> None:
     world.restart()
 
 
+def remove_jobs(world: World) -> None:
+    """What kubectl delete jobs --all would do in a responder's hands."""
+    for job in world.cluster.listing("Job", NAMESPACE):
+        world.cluster.drop(Ref("Job", NAMESPACE, job["metadata"]["name"]))
+
+
+def remove_chaos(world: World) -> None:
+    """What kubectl delete would do to another engine's object in a responder's hands."""
+    for one in world.cluster.listing(CHAOS, NAMESPACE):
+        world.cluster.drop(Ref(CHAOS, NAMESPACE, one["metadata"]["name"]))
+
+
 MENDS: dict[str, Callable[[World], None]] = {
     "config": reconfigure,
     "cpu-limit": lambda world: set_limit(world, "500m", "cpu"),
@@ -367,12 +407,28 @@ MENDS: dict[str, Callable[[World], None]] = {
     "patch": schedule_anywhere,
     "scale": lambda world: set_replicas(world, world.workers),
     "secret": set_key,
+    "job": remove_jobs,
+    "manifest": remove_chaos,
+    "pod-kill": lambda _: None,  # new pods come by themselves
 }
 """What a responder does to put right what a fault of that kind broke."""
+WRITES: dict[str, str] = {
+    "config": "patch Deployment",
+    "cpu-limit": "patch Deployment",
+    "image": "patch Deployment",
+    "job": "patch Job",
+    "manifest": f"create {CHAOS}",
+    "memory-limit": "patch Deployment",
+    "patch": "patch Deployment",
+    "pod-kill": "delete Pod",
+    "scale": "patch Deployment",
+    "secret": "patch Secret",
+}
+"""The write that breaks something, by kind; the last one, where there are several."""
 BROKEN: dict[str, Ref] = {"secret": KEYS}
-"""What a fault of that kind writes to, where that is not the workers' Deployment."""
+"""What a fault of that kind harms, where that is not the workers' Deployment."""
 
 
 def broken_by(kind: str) -> Ref:
-    """The object that a fault of that kind writes to."""
+    """The object that a fault of that kind changes; of one that makes or deletes objects, that which it harms."""
     return BROKEN.get(kind, WORKER)

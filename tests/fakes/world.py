@@ -20,10 +20,11 @@ from harness.core.errors import DrillError, Unreachable
 from harness.core.event import Event, StopAsked
 from harness.core.inbox import INBOX_LABEL
 from harness.core.quantity import parse_cpu, parse_memory
-from harness.engine.observe import AGE, Channel, InboxTracker, PodsTracker, Round
+from harness.engine.observe import AGE, Channel, InboxTracker, ObjectTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
 from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
-from harness.ports.fault import PodSelector
+from harness.ports.fault import ObjectSelector, PodSelector
+from harness.ports.kinds import called
 from harness.ports.metrics import (
     ActiveAlert,
     Matcher,
@@ -52,6 +53,11 @@ NEED_KEY = 3
 REFUSED = "refused"
 """The query that answers how many workers were refused for their key."""
 EPOCH = 1_800_000_000.0
+CHAOS = "Chaos.v1.chaos.example.org"
+"""Another engine's kind: its object blocks three workers, and says so once it does."""
+REPLICAS = Ref("ReplicaSet", NAMESPACE, "worker-1")
+WARMS_UP_FOR = 21.0
+"""Seconds until a pod is ready that takes the place of one that somebody deleted: nothing of it is cached."""
 
 
 @lru_cache
@@ -98,6 +104,7 @@ class Mortal(FakeCluster):
 
     def __init__(self, now: Callable[[], Instant]) -> None:
         super().__init__(now)
+        self.defined["chaos.example.org/v1"] = [{"kind": "Chaos", "name": "chaos", "namespaced": True}]
         self.dead = False
         self.unreachable = False
         """Whether no call is answered at the moment."""
@@ -132,7 +139,7 @@ class Mortal(FakeCluster):
 
     def dump(self) -> list[Json]:
         """Every object, for comparing the whole cluster before and after."""
-        kinds = ("ConfigMap", "Deployment", "Lease", "Namespace", "Secret")
+        kinds = (CHAOS, "ConfigMap", "Deployment", "Job", "Lease", "Namespace", "Secret")
         return [copied(one) for kind in kinds for one in self.listing(kind, "")]
 
     def get(self, ref: Ref) -> Json:
@@ -144,7 +151,12 @@ class Mortal(FakeCluster):
         return super().list(kind, namespace, labels)
 
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
-        return self._write("create", body["kind"], lambda: FakeCluster.create(self, body, dry_run=dry_run), dry_run)
+        return self._write(
+            "create",
+            called(body.get("apiVersion", ""), body["kind"]),
+            lambda: FakeCluster.create(self, body, dry_run=dry_run),
+            dry_run,
+        )
 
     def replace(self, body: Json) -> Json:
         return self._write("replace", body["kind"], lambda: FakeCluster.replace(self, body))
@@ -153,8 +165,11 @@ class Mortal(FakeCluster):
         act = lambda: FakeCluster.patch(self, ref, operations, dry_run=dry_run)  # noqa: E731
         return self._write("patch", ref.kind, act, dry_run)
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
-        self._write("delete", ref.kind, lambda: FakeCluster.delete(self, ref, uid=uid))
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
+        act = lambda: FakeCluster.delete(self, ref, uid=uid, version=version, grace=grace, dry_run=dry_run)  # noqa: E731
+        self._write("delete", ref.kind, act, dry_run)
 
     def _alive(self) -> None:
         if self.dead:
@@ -232,14 +247,19 @@ class World:
         self.pages: list[Notification] = []
         self.process_started = EPOCH - 1000.0
         self._pods: dict[str, _Pod] = {}
+        self._mirrored: dict[str, object] = {}
+        """How each pod looked when its object was last written."""
         self._serial = 0
         self._rolled_at: Instant | None = None
-        self._told: dict[str, object] = {}
+        self.bulk = False
+        """Whether a Job runs, or another engine's chaos."""
         self.cluster.put(_namespace())
         self.cluster.put(_keys())
         self.cluster.put(_marker())
         self.cluster.put(_settings())
         self._template: Json = self.cluster.put(self._deployment())["spec"]["template"]
+        owner = {"name": REPLICAS.name, "namespace": NAMESPACE, "uid": "rs-1"}
+        self.cluster.put({"apiVersion": "apps/v1", "kind": REPLICAS.kind, "metadata": owner})
         for _ in range(self.workers):
             self._add_pod()
         self._sync_status(self.clock.now())
@@ -256,8 +276,8 @@ class World:
         twin.cluster = self.cluster.fork(twin.clock.now)
         for name in ("scraped", "refusals", "alert_samples", "held", "silenced", "pages"):
             setattr(twin, name, list(getattr(self, name)))
+        twin._mirrored = dict(self._mirrored)
         twin._pods = {uid: replace(pod) for uid, pod in self._pods.items()}
-        twin._told = dict(self._told)
         return twin
 
     def run_for(self, seconds: float) -> None:
@@ -269,7 +289,7 @@ class World:
         self.clock.advance(STEP)
         now = self.clock.now()
         self._reconcile(now)
-        self.depth = max(2.0, self.depth + (self.arrivals - self._ready(now) * self.rate) * STEP)
+        self.depth = max(2.0, self.depth + (self.arrivals - self._working(now) * self.rate) * STEP)
         if self.metrics_frozen:
             return
         if _crossed(before, now, self.scrape_phase):
@@ -281,16 +301,42 @@ class World:
     def _ready(self, now: Instant) -> int:
         return sum(pod.is_ready(now) for pod in self._pods.values())
 
+    def is_harmed(self) -> bool:
+        """Whether something that a fault made is at work."""
+        jobs = self.cluster.listing("Job", NAMESPACE)
+        return any(not job["spec"].get("suspend") for job in jobs) or bool(self.cluster.listing(CHAOS, NAMESPACE))
+
+    def _working(self, now: Instant) -> int:
+        """The ready workers but for those that a harmful Job keeps from their work: it blocks three."""
+        return max(0, self._ready(now) - 3 * self.bulk)
+
+    def _harm(self) -> None:
+        """What Jobs and another engine's objects do, and say of themselves."""
+        if not self.bulk and not self.cluster.has_any("Job", CHAOS):
+            return
+        self.bulk = self.is_harmed()
+        for chaos in self.cluster.listing(CHAOS, NAMESPACE):
+            if "status" not in chaos:
+                status = {"conditions": [{"type": "AllInjected", "status": "True"}]}
+                self.cluster.put({**chaos, "status": status})
+        for job in self.cluster.listing("Job", NAMESPACE):
+            active = 0 if job["spec"].get("suspend") else 1
+            if (job.get("status") or {}).get("active", 0) != active:
+                self.cluster.put({**job, "status": {"active": active, "ready": active}})
+
     def _reconcile(self, now: Instant) -> None:
         """What the controllers and the kernel do. A Deployment that is gone takes its pods with it."""
+        self._harm()
         try:
             spec = self.cluster.peek(WORKER)["spec"]
         except NotFound:
             self._pods.clear()
-            self._show_pods(now)
+            self._mirror(now)
             return
-        for uid in [uid for uid, pod in self._pods.items() if not self._is_there(pod)]:
-            del self._pods[uid]
+        for uid, pod in list(self._pods.items()):
+            if uid in self._mirrored and not self.cluster.holds(Ref("Pod", NAMESPACE, pod.name)):
+                del self._pods[uid], self._mirrored[uid]
+                self._add_pod(warms_up=WARMS_UP_FOR)
         template = spec["template"]
         if template != self._template:
             # One object for equal templates, so that pods are compared by identity.
@@ -310,7 +356,7 @@ class World:
             if self.kills and pod.ails == "memory":
                 pod.tick(now)
             pod.refused = pod.needs_key and pod.key not in accepted
-        self._show_pods(now)
+        self._mirror(now)
         self._sync_status(now)
 
     def restart(self) -> None:
@@ -330,22 +376,19 @@ class World:
         revoked = {value for name, value in keys.items() if name.startswith("revoked-")}
         return {value for name, value in keys.items() if name.startswith("key-") and len(value) > 40} - revoked
 
-    def _is_there(self, pod: _Pod) -> bool:
-        try:
-            return bool(self.cluster.peek(Ref("Pod", NAMESPACE, pod.name))["metadata"]["uid"] == pod.uid)
-        except NotFound:
-            return False
-
-    def _show_pods(self, now: Instant) -> None:
-        """Let the API server know the pods as they are."""
-        for uid in [uid for uid in self._told if uid not in self._pods]:
-            self.cluster.drop(Ref("Pod", NAMESPACE, uid.replace("uid", "worker")))
-            del self._told[uid]
+    def _mirror(self, now: Instant) -> None:
+        """Show each pod as an object, whenever it looks otherwise than before."""
+        for uid in [uid for uid in self._mirrored if uid not in self._pods]:
+            del self._mirrored[uid]
+            self.cluster.drop(Ref("Pod", NAMESPACE, f"worker-{uid.removeprefix('uid-')}"))
         for uid, pod in self._pods.items():
-            told = (pod.is_ready(now), pod.restarts)
-            if self._told.get(uid) != told:
-                self._told[uid] = told
-                self.cluster.put(pod.body(now))
+            looks = (pod.is_ready(now), pod.restarts, pod.killed_at)
+            if self._mirrored.get(uid) != looks:
+                ref, body = Ref("Pod", NAMESPACE, pod.name), pod.body(now)
+                if uid in self._mirrored:
+                    body = {**self.cluster.peek(ref), "status": body["status"]}
+                self._mirrored[uid] = looks
+                self.cluster.put(body)
 
     def _scale(self, wanted: int) -> None:
         """As many pods as declared; the youngest go first."""
@@ -375,16 +418,14 @@ class World:
                 self.held = []
             self.pending_since = self.firing_since = None
 
-    def _add_pod(self) -> None:
+    def _add_pod(self, warms_up: float = 1.0) -> None:
         self._serial += 1
         uid = f"uid-{self._serial}"
         ails, key = _ails(self._template, self._settings()), self._keys().get(KEY, "")
         needs_key = sum(pod.needs_key for pod in self._pods.values()) < NEED_KEY
-        pod = _Pod(f"worker-{self._serial}", uid, self._template, ails, self.clock.now(), key, needs_key)
+        pod = _Pod(f"worker-{self._serial}", uid, self._template, ails, self.clock.now(), warms_up, key, needs_key)
         pod.refused = needs_key and pod.key not in self._accepted()
         self._pods[uid] = pod
-        self._told[uid] = ()
-        self.cluster.put(pod.body(self.clock.now()))
 
     def _settings(self) -> Json:
         try:
@@ -452,6 +493,7 @@ class _Pod:
     ails: str
     """Why it cannot work, from its first moment on; "" where it can."""
     born: Instant
+    warms_up: float = 1.0
     key: str = ""
     """The key that it was started with, as the Secret holds it."""
     needs_key: bool = False
@@ -463,7 +505,7 @@ class _Pod:
     def is_ready(self, now: Instant) -> bool:
         if self.ails or self.refused:
             return False
-        return now - self.born >= 1.0
+        return now - self.born >= self.warms_up
 
     def tick(self, now: Instant) -> bool:
         """Whether the pod was just killed."""
@@ -490,7 +532,7 @@ class _Pod:
                 "uid": self.uid,
                 "namespace": NAMESPACE,
                 "labels": {"app": "worker", "pod-template-hash": "1"},
-                "ownerReferences": [{"kind": "ReplicaSet", "name": "worker-1", "uid": "rs", "controller": True}],
+                "ownerReferences": [{"kind": REPLICAS.kind, "name": REPLICAS.name, "uid": "rs-1", "controller": True}],
             },
             "spec": self.template["spec"],
             "status": {
@@ -658,6 +700,10 @@ class SteppedFeed:
     def watch_pods(self, fault: str, selector: PodSelector) -> None:
         self._pods[fault] = PodsTracker(fault, selector)
         self._pods_told = None
+
+    def watch_object(self, fault: str, selector: ObjectSelector) -> None:
+        tracker, ref = ObjectTracker(fault, selector), selector.ref
+        self._watches.append(_Watch(ref.kind, ref.namespace, "", ref.name, tracker.update, Channel(str(ref), self.put)))
 
     def watch_inbox(self, tracker: InboxTracker) -> None:
         channel = Channel("inbox", self.put)

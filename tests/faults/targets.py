@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from harness.core.snapshot import snapshot
 from harness.ports.cluster import Cluster, Json, Ref
@@ -50,16 +50,103 @@ while True:
 """Goes through the Service `door` again and again."""
 
 
+def named(value: Any, image: str) -> Any:
+    """A value of a row with the image that its pods run in the places that name it."""
+    if isinstance(value, dict):
+        return {key: named(one, image) for key, one in value.items()}
+    return value.format(image=image, repository=image.rpartition(":")[0]) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
-class Target:
-    """One row. `spec` is a fault of an experiment file; `broken` the object that it changes, and `path` where."""
+class Row:
+    """What every row has. `spec` is a fault of an experiment file."""
 
     kind: str
     name: str
     broken: tuple[str, str]
-    """(kind, name) of the object."""
+    """(kind, name) of the object that is broken, or stands beside what is made."""
     manifests: tuple[Json, ...]
     spec: Json
+
+    def on(self, image: str) -> Self:
+        """The row with the image that its pods run in the places that name it."""
+        return replace(self, spec=named(self.spec, image))
+
+    def refs(self, namespace: str) -> list[Ref]:
+        """All its objects."""
+        return [Ref(body["kind"], namespace, body["metadata"]["name"]) for body in self.manifests]
+
+    def workloads(self, namespace: str) -> list[Ref]:
+        """Those of its objects that have pods."""
+        return [ref for ref in self.refs(namespace) if ref.kind in {"Deployment", "StatefulSet"}]
+
+    def ref(self, namespace: str) -> Ref:
+        """Its object."""
+        return Ref(self.broken[0], namespace, self.broken[1])
+
+    def objects(self, namespace: str, image: str) -> list[Json]:
+        """Its manifests for a namespace, with the image that its pods run."""
+        found = copy.deepcopy(list(self.manifests))
+        for body in found:
+            body["metadata"]["namespace"] = namespace
+            template = body.get("spec", {}).get("template") or {"spec": {"containers": []}}
+            for container in template["spec"]["containers"]:
+                container["image"] = image
+        return found
+
+    def breaks(self) -> str:
+        """The write that breaks something."""
+        return f"patch {self.broken[0]}"
+
+    def counts_pods(self) -> bool:
+        """Whether the damage shows in the number of its ready pods only."""
+        return False
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of objects that the fault makes; whatever else of them is in the namespace is compared as well."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Made(Row):
+    """A fault that makes an object and deletes it again."""
+
+    made: str
+    """The kind of what it makes."""
+    by: str
+    """The verb of the write that breaks something."""
+
+    def breaks(self) -> str:
+        """See Row."""
+        return f"{self.by} {self.made}"
+
+    def kinds(self) -> tuple[str, ...]:
+        """See Row."""
+        return (self.made,)
+
+
+@dataclass(frozen=True)
+class Killed(Row):
+    """A fault that takes pods away which come back by themselves."""
+
+    pods: int
+    """How many."""
+    proof: str
+    """What the fault's proof must say (a regular expression)."""
+
+    def breaks(self) -> str:
+        """See Row."""
+        return "delete Pod"
+
+    def counts_pods(self) -> bool:
+        """See Row."""
+        return True
+
+
+@dataclass(frozen=True)
+class Target(Row):
+    """A fault that changes a value of an object. `path` says where."""
+
     path: str
     """JSON pointer of the value that the fault changes."""
     before: Any
@@ -76,40 +163,10 @@ class Target:
     def __post_init__(self) -> None:
         assert bool(self.proof) != bool(self.says)
 
-    def on(self, image: str) -> Target:
-        """The row with the image that its pods run in the places that name it."""
-        repository = image.rpartition(":")[0]
-
-        def named(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: named(one) for key, one in value.items()}
-            return value.format(image=image, repository=repository) if isinstance(value, str) else value
-
-        return replace(
-            self, spec=named(self.spec), before=named(self.before), after=named(self.after), foreign=named(self.foreign)
-        )
-
-    def refs(self, namespace: str) -> list[Ref]:
-        """All its objects."""
-        return [Ref(body["kind"], namespace, body["metadata"]["name"]) for body in self.manifests]
-
-    def workloads(self, namespace: str) -> list[Ref]:
-        """Those of its objects that have pods."""
-        return [ref for ref in self.refs(namespace) if ref.kind in {"Deployment", "StatefulSet"}]
-
-    def ref(self, namespace: str) -> Ref:
-        """The object that the fault changes."""
-        return Ref(self.broken[0], namespace, self.broken[1])
-
-    def objects(self, namespace: str, image: str) -> list[Json]:
-        """Its manifests for a namespace, with the image that its pods run."""
-        found = copy.deepcopy(list(self.manifests))
-        for body in found:
-            body["metadata"]["namespace"] = namespace
-            template = body.get("spec", {}).get("template") or {"spec": {"containers": []}}
-            for container in template["spec"]["containers"]:
-                container["image"] = image
-        return found
+    def on(self, image: str) -> Self:
+        """See Row."""
+        values = {name: named(getattr(self, name), image) for name in ("before", "after", "foreign")}
+        return replace(super().on(image), **values)
 
     def value(self, cluster: Cluster, namespace: str) -> Any:
         """What is at `path` now."""
@@ -475,6 +532,88 @@ TARGETS: tuple[Target, ...] = (
     ),
     _secret("garble", "garble", DRILLS),
 )  # fmt: skip
+
+MADE: tuple[Made, ...] = (
+    Made(
+        kind="job",
+        name="beside",
+        broken=("Deployment", "lender"),
+        manifests=(_Pods().workload("Deployment", "lender", 1),),
+        spec={
+            "id": "broken",
+            "kind": "job",
+            "image_of": "deployment/lender",
+            "command": ["/usr/bin/python3", "-c", _PROGRAM.format(mib=0)],
+            "parallelism": 2,
+            "cpu": "20m",
+            "grace": "2s",
+            "effect": _MEASURED,
+            "blast_radius": {"pods": 2},
+        },
+        made="Job",
+        by="patch",
+    ),
+    Made(
+        kind="manifest",
+        name="network-policy",
+        broken=("Deployment", "island"),
+        manifests=(_Pods().workload("Deployment", "island", 1),),
+        spec={
+            "id": "broken",
+            "kind": "manifest",
+            "manifest": {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "cut-off"},
+                "spec": {"podSelector": {"matchLabels": {"app": "island"}}, "policyTypes": ["Egress"]},
+            },
+            "effect": {"field": "spec.policyTypes[0]", "equals": "Egress", "within": "60s"},
+            "blast_radius": {"pods": 1},
+        },
+        made="NetworkPolicy",
+        by="create",
+    ),
+)
+"""Faults that make objects of their own."""
+
+KILLED: tuple[Killed, ...] = (
+    Killed(
+        kind="pod-kill",
+        name="deployment",
+        broken=("Deployment", "herd"),
+        manifests=(_Pods().workload("Deployment", "herd", 3),),
+        spec={
+            "id": "broken",
+            "kind": "pod-kill",
+            "target": "deployment/herd",
+            "count": 2,
+            "effect": {"ready_at_most": 1, "within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        pods=2,
+        proof="2 pods are gone, [01] left ready",
+    ),
+    Killed(
+        kind="pod-kill",
+        name="statefulset-by-labels",
+        broken=("StatefulSet", "rank"),
+        manifests=(_Pods().workload("StatefulSet", "rank", 3, serviceName="rank", podManagementPolicy="Parallel"),),
+        spec={
+            "id": "broken",
+            "kind": "pod-kill",
+            "labels": {"app": "rank"},
+            "percent": 34,
+            "grace": "1s",
+            "effect": {"within": "60s"},
+            "blast_radius": {"pods": 2},
+        },
+        pods=2,
+        proof="2 pods are gone ",
+    ),
+)
+"""Faults that take pods away."""
+
+ROWS: tuple[Row, ...] = (*TARGETS, *MADE, *KILLED)
 
 
 def at(body: Json, pointer: str) -> Any:

@@ -98,6 +98,8 @@ def world(**data: bytes) -> FakeCluster:
     meta = {"name": KEYS.name, "namespace": NAMESPACE, "labels": {"app": "llm"}}
     cluster.put({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded, "type": "Opaque"})
     cluster.put(adapter())
+    # Owner of all pods, so that none of them is collected.
+    cluster.put({"kind": "ReplicaSet", "metadata": {"name": "adapter-5f", "namespace": NAMESPACE, "uid": "rs"}})
     for name in ("one", "two"):
         cluster.put(pod(name))
     return cluster

@@ -13,7 +13,7 @@ from harness.clusters import roles, staging
 from harness.clusters.select import choose
 from harness.terminal.progress import LineProgress
 from harness.terminal.stream import Lines
-from tests.faults.targets import TARGETS
+from tests.faults.targets import ROWS
 from tests.torture.matrix import Point, Torture, is_bad, table
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     access = provider.up(progress)
     staging.deploy(provider, access, "smoke", progress)
     roles.install(provider, access, progress)
-    targets = [target for target in TARGETS if given.fault in {None, target.kind}]
+    targets = [target for target in ROWS if given.fault in {None, target.kind}]
     began = time.monotonic()
 
     def chosen(points: list[Point]) -> list[Point]:

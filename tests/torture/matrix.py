@@ -26,9 +26,10 @@ import yaml
 
 from harness.adapters.kubernetes import KubeCluster
 from harness.clusters.provider import Access
-from harness.core.workload import unsettled
+from harness.core.pods import pod_state
+from harness.core.workload import pod_labels, unsettled
 from harness.ports.cluster import Json, NotFound, Ref
-from tests.faults.targets import IMAGE_OF, OPT_IN, Target
+from tests.faults.targets import IMAGE_OF, OPT_IN, Row
 from tests.hands import hand
 from tests.torture.victim import MEASURED
 
@@ -98,7 +99,7 @@ class Torture:
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
         self.image = str(self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
 
-    def run(self, targets: Sequence[Target], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
+    def run(self, targets: Sequence[Row], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
         results: list[Result] = []
         for target in targets:
@@ -109,7 +110,7 @@ class Torture:
                 results += self._all(target, tasks, rooms)
         return results
 
-    def _all(self, target: Target, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
+    def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
         def one(task: tuple[Point, Rescuer]) -> Result:
             room = rooms.get()
             result = self._trial(target, *task, room)
@@ -127,7 +128,7 @@ class Torture:
 
     # A trial
 
-    def _trial(self, target: Target, point: Point, rescuer: Rescuer, room: str) -> Result:
+    def _trial(self, target: Row, point: Point, rescuer: Rescuer, room: str) -> Result:
         before = self._declared(target, room)
         sweeper = self._start("sweep", "--namespace", room) if rescuer == "sweeper" else None
         try:
@@ -144,7 +145,7 @@ class Torture:
                 sweeper.wait()
         return Result(title(target), point, rescuer, victim == -9, broken, seconds, tuple(left), told.strip()[-400:])
 
-    def _rescue(self, rescuer: Rescuer, target: Target, room: str) -> tuple[str, bool]:
+    def _rescue(self, rescuer: Rescuer, target: Row, room: str) -> tuple[str, bool]:
         if rescuer == "sweeper":
             return "", True
         if rescuer == "recover":
@@ -153,7 +154,7 @@ class Torture:
             done = self.lives(target, room, "next")
         return done.stdout + done.stderr, done.returncode == 0
 
-    def _back_after(self, target: Target, room: str, before: list[Json], died_at: float) -> float | None:
+    def _back_after(self, target: Row, room: str, before: list[Json], died_at: float) -> float | None:
         while time.monotonic() - died_at < WITHIN:
             if self._declared(target, room) == before and not self._records(room):
                 return time.monotonic() - died_at
@@ -173,20 +174,28 @@ class Torture:
         found = self.cluster.list("ConfigMap", room, "drill.internal/undo=true")
         return [f"configmap/{one['metadata']['name']}" for one in found]
 
-    def _declared(self, target: Target, room: str) -> list[Json]:
-        """The target's objects without what only the API server and its controllers write; Secrets whole."""
+    def _declared(self, target: Row, room: str) -> list[Json]:
+        """The target's objects without what only the API server and its controllers write, Secrets whole; the names of
+        all objects of those kinds that the fault makes; and how many pods are ready, where the damage shows there."""
         bodies = [hand(self.cluster).read(ref) for ref in target.refs(room)]
         for body in bodies:
             body.pop("status", None)
             for name in ("resourceVersion", "generation", "managedFields"):
                 body["metadata"].pop(name, None)
             (body["metadata"].get("annotations") or {}).pop("deployment.kubernetes.io/revision", None)
-        return bodies
+        names = {
+            kind: sorted(one["metadata"]["name"] for one in self.cluster.list(kind, room)) for kind in target.kinds()
+        }
+        beside: Json = {"made": names}
+        if target.counts_pods():
+            labels = pod_labels(self.cluster.get(target.ref(room)))
+            beside["ready"] = sum(pod_state(pod, "").ready for pod in self.cluster.list("Pod", room, labels))
+        return [*bodies, beside]
 
     # Rooms and steps
 
     @contextmanager
-    def _rooms(self, target: Target) -> Iterator[SimpleQueue[str]]:
+    def _rooms(self, target: Row) -> Iterator[SimpleQueue[str]]:
         """Namespaces with the target in each, one for each job."""
         names = [_NAMESPACE.format(number) for number in range(self.jobs)]
         rooms: SimpleQueue[str] = SimpleQueue()
@@ -203,12 +212,12 @@ class Torture:
             for name in names:
                 self._wait_gone(name)
 
-    def _make(self, target: Target, room: str) -> None:
+    def _make(self, target: Row, room: str) -> None:
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
         for body in target.objects(room, self.image):
             self.cluster.create(body)
 
-    def _fresh(self, target: Target, room: str) -> None:
+    def _fresh(self, target: Row, room: str) -> None:
         self._drop(room)
         self._wait_gone(room)
         self._make(target, room)
@@ -227,14 +236,14 @@ class Torture:
             time.sleep(0.5)
         raise TimeoutError(f"namespace {room} does not go")
 
-    def _wait_at_rest(self, target: Target, room: str) -> None:
+    def _wait_at_rest(self, target: Row, room: str) -> None:
         deadline = time.monotonic() + WITHIN
         while any(unsettled(self.cluster.get(ref)) for ref in target.workloads(room)):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.ref(room)} does not come to rest")
             time.sleep(0.5)
 
-    def _points(self, target: Target, rooms: SimpleQueue[str]) -> list[Point]:
+    def _points(self, target: Row, rooms: SimpleQueue[str]) -> list[Point]:
         """Every step of a run that is left alone."""
         room, path = rooms.get(), self.folder / f"steps-{target.kind}-{target.name}.json"
         code = self._victim(f"count:{path}", target, room, "counted")
@@ -249,7 +258,7 @@ class Torture:
 
     # Processes
 
-    def _experiment(self, target: Target, room: str) -> Path:
+    def _experiment(self, target: Row, room: str) -> Path:
         """The smallest experiment that breaks the target: it ends as soon as the effect is proved."""
         effective = f"{target.spec['id']}.effective"
         data: dict[str, Any] = {
@@ -279,11 +288,11 @@ class Torture:
         measured = {"query": MEASURED, "above": 0, "within": "60s"}
         return {**spec, "effect": measured} if "query" in spec["effect"] else spec
 
-    def hold_up(self, target: Target, *, killed: bool) -> Held:
+    def hold_up(self, target: Row, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
         undone; then let it go on, or be killed as soon as that write has its answer."""
         with self._rooms(target) as rooms:
-            write = next(p for p in self._points(target, rooms) if (p.kind, p.what.split()[0]) == ("write", "patch"))
+            write = next(p for p in self._points(target, rooms) if (p.kind, p.what) == ("write", target.breaks()))
             room = rooms.get()
             before = self._declared(target, room)
             fate = f"held:{write.index}" + (":killed" if killed else "")
@@ -318,7 +327,7 @@ class Torture:
                 raise TimeoutError(f"not within {WITHIN} s")
             time.sleep(0.1)
 
-    def _victim(self, fate: str, target: Target, room: str, runs: str) -> int:
+    def _victim(self, fate: str, target: Row, room: str, runs: str) -> int:
         with (self.folder / f"{room}.log").open("w", encoding="utf-8") as log:
             return subprocess.run(
                 self._command(fate, target, room, runs),
@@ -330,13 +339,13 @@ class Torture:
                 env=_environment(),
             ).returncode
 
-    def _command(self, fate: str, target: Target, room: str, runs: str) -> list[str]:
+    def _command(self, fate: str, target: Row, room: str, runs: str) -> list[str]:
         return [
             sys.executable, "-m", "tests.torture.victim", fate, "run", str(self._experiment(target, room)),
             "--no-setup", "--runs", str(self.folder / runs), *self._where(),
         ]  # fmt: skip
 
-    def lives(self, target: Target, room: str, runs: str) -> subprocess.CompletedProcess[str]:
+    def lives(self, target: Row, room: str, runs: str) -> subprocess.CompletedProcess[str]:
         """A run that nobody kills."""
         command = self._command(f"count:{self.folder / room / 'steps.json'}", target, room, runs)
         return subprocess.run(
@@ -363,7 +372,7 @@ class Torture:
         return ["--cluster", "context", "--context", self.access.context, "--kubeconfig", str(self.access.kubeconfig)]
 
 
-def title(target: Target) -> str:
+def title(target: Row) -> str:
     """What a target's row is called."""
     return f"{target.kind} ({target.name})"
 

@@ -23,7 +23,7 @@ from harness.core.clock import Bounds, Instant
 from harness.core.errors import BadInput, DrillError
 from harness.ports.cluster import FIELD_MANAGER, Conflict, Identity, Invalid, Json, NotFound, Ref, WatchEvent
 from harness.ports.endpoint import ApiServer
-from harness.ports.kinds import kind_of
+from harness.ports.kinds import Kind, called, kind_of, served, spelled_out
 from harness.ports.retry import patiently
 from harness.ports.sealed import KINDS as SEALED
 from harness.ports.sealed import sealed
@@ -56,6 +56,7 @@ class KubeCluster:
         self._stop = stop or Flag()
         self._timing = timing or Timing()
         self._wire = Wire(configuration, self._timing)
+        self._kinds: dict[str, Kind] = {}
 
     @classmethod
     def from_kubeconfig(
@@ -178,15 +179,30 @@ class KubeCluster:
 
         return compare(lambda: self._patient(ask), now=self._now, pause=self._stop.wait)
 
+    def kind(self, name: str) -> Kind:
+        """The kind of that name. What is not in the table costs one request, once."""
+        spelled = spelled_out(name)
+        if spelled is None:
+            return kind_of(name)
+        if name not in self._kinds:
+            root = "/apis" if "/" in spelled[0] else "/api"
+            path, asked = f"{root}/{quote(spelled[0])}", Asked(f"which kinds there are in {spelled[0]}")
+            try:
+                told = self._read(path, asked).get("resources")
+            except NotFound:  # no such group, or no such version of it
+                told = None
+            self._kinds[name] = served(name, told)
+        return self._kinds[name]
+
     def get(self, ref: Ref) -> Json:
         """The object."""
-        path = kind_of(ref.kind).path(ref.namespace, ref.name)
+        path = self.kind(ref.kind).path(ref.namespace, ref.name)
         asked = Asked(f"get {ref}", sealed=ref.kind in SEALED)
         return sealed(ref.kind, self._read(path, asked, accept=_accept(ref.kind)))
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Json]:
         """All objects matching a label selector, each with apiVersion and kind filled in."""
-        of = kind_of(kind)
+        of = self.kind(kind)
         query = [("labelSelector", labels)] if labels else []
         asked = Asked(f"list {of.plural} in {namespace or 'the cluster'}", sealed=kind in SEALED)
         accept = METADATA_LIST if kind in SEALED else JSON
@@ -195,7 +211,7 @@ class KubeCluster:
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """Whether we may. `kind` may name a subresource: "Deployment/scale"."""
         main, _, subresource = kind.partition("/")
-        of = kind_of(main)
+        of = self.kind(main)
         attributes = {
             "verb": verb,
             "group": of.group,
@@ -217,7 +233,7 @@ class KubeCluster:
 
     def watch(self, kind: str, namespace: str, labels: str, stop: Flag, *, name: str = "") -> Iterator[WatchEvent]:
         """See the port. A dead link is noticed within `Timing.watch + Timing.grace` seconds."""
-        return Watch(self._wire, kind_of(kind), namespace, labels, stop, name=name).events()
+        return Watch(self._wire, self.kind(kind), namespace, labels, stop, name=name).events()
 
     def logs(self, namespace: str, pod: str, *, previous: bool = False, lines: int = 50) -> str:
         """The newest log lines of a pod's first container; at most 256 KiB."""
@@ -240,7 +256,7 @@ class KubeCluster:
 
     def create(self, body: Json, *, dry_run: bool = False) -> Json:
         """Create it, once."""
-        of, meta = kind_of(str(body.get("kind", ""))), body.get("metadata") or {}
+        of, meta = self.kind(_called(body)), body.get("metadata") or {}
         name = meta.get("name") or f"{meta.get('generateName', '')}…"
         ref = Ref(of.name, meta.get("namespace", ""), name)
         asked = Asked(f"create {ref}", writes=not dry_run, sealed=of.name in SEALED)
@@ -251,7 +267,7 @@ class KubeCluster:
 
     def replace(self, body: Json) -> Json:
         """Replace it at its metadata.resourceVersion, once. Raises Invalid where that is missing."""
-        of, meta = kind_of(str(body.get("kind", ""))), body["metadata"]
+        of, meta = self.kind(_called(body)), body["metadata"]
         ref = Ref(of.name, meta.get("namespace", ""), meta["name"])
         if of.name in SEALED:
             raise Invalid(
@@ -273,7 +289,7 @@ class KubeCluster:
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
-        path = kind_of(ref.kind).path(ref.namespace, ref.name)
+        path = self.kind(ref.kind).path(ref.namespace, ref.name)
         asked = Asked(f"patch {ref}", writes=not dry_run, sealed=ref.kind in SEALED)
         query, accept = _STRICT + (_DRY if dry_run else ()), _accept(ref.kind)
         try:
@@ -285,12 +301,19 @@ class KubeCluster:
             seen = self._what_differs(ref, operations)
             raise (conflict(f"{ref} was not patched: {seen}") if seen else error) from error
 
-    def delete(self, ref: Ref, *, uid: str = "") -> None:
+    def delete(
+        self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
+    ) -> None:
         """Delete it in the background, once; a missing object is as good as deleted."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
-        path, asked = kind_of(ref.kind).path(ref.namespace, ref.name), Asked(f"delete {ref}", writes=True)
+        preconditions = {"uid": uid, "resourceVersion": version}
+        if any(preconditions.values()):
+            options["preconditions"] = {key: value for key, value in preconditions.items() if value}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if dry_run:
+            options["dryRun"] = ["All"]
+        path, asked = self.kind(ref.kind).path(ref.namespace, ref.name), Asked(f"delete {ref}", writes=not dry_run)
         try:
             self._wire.request("DELETE", path, asked, body=options)
         except NotFound:
@@ -322,7 +345,7 @@ class KubeCluster:
         return self._patient(lambda: self._wire.json("POST", path, Asked(what), body=body))
 
     def _what_differs(self, ref: Ref, operations: Sequence[Json]) -> str:
-        path = kind_of(ref.kind).path(ref.namespace, ref.name)
+        path = self.kind(ref.kind).path(ref.namespace, ref.name)
         try:
             found = self._wire.json("GET", path, Asked("what differs"), accept=_accept(ref.kind))
         except DrillError:
@@ -341,6 +364,10 @@ def _plain_files(paths: str) -> None:
             found = os.stat(path)  # noqa: PTH116 - a path that may be none at all
             if stat.S_ISCHR(found.st_mode) or found.st_size > _CONFIG_BYTES:
                 raise ValueError(f"{path[:300]} is not a file of at most {_CONFIG_BYTES // 1024 // 1024} MiB")
+
+
+def _called(body: Json) -> str:
+    return called(str(body.get("apiVersion") or ""), str(body.get("kind", "")))
 
 
 def _within(body: Json, *keys: str) -> Json:

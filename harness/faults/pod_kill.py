@@ -1,0 +1,262 @@
+"""Delete pods, as a node that dies or a hand that slips would, and see whether the system bears it.
+
+Their controller makes new ones, so there is nothing to put back: the undo waits until as many are ready as before.
+Which pods are killed is drawn when the plan is made and kept by uid, so that a repeated kill kills nobody else. Pods
+without a controller are refused, since they would not come back. A deletion asks no PodDisruptionBudget; only an
+eviction would.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from harness.core.clock import Bounds
+from harness.core.errors import BadInput, Refused
+from harness.core.event import Change
+from harness.core.experiment import FaultSpec, Frozen, split_object
+from harness.core.pods import pod_state
+from harness.core.quantity import Duration
+from harness.core.snapshot import snapshot
+from harness.core.workload import changes, check_at_rest, pod_labels
+from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
+from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+
+_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
+_COMES_BACK = frozenset({"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"})
+
+Workload = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+_WORD = "[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+LabelKey = Annotated[str, StringConstraints(pattern=rf"^([a-z0-9.-]{{1,253}}/)?{_WORD}$")]
+LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_WORD})?$")]
+
+
+class PodKillEffect(Frozen):
+    """What must be seen for the fault to count, besides that the chosen pods are gone: that at some moment at most
+    `ready_at_most` pods were ready."""
+
+    ready_at_most: int | None = Field(default=None, ge=0)
+    within: Duration
+
+
+class PodKillSpec(FaultSpec):
+    """Parameters of the fault."""
+
+    kind: Literal["pod-kill"]
+    target: Workload | None = None
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    count: int | None = Field(default=None, ge=1)
+    percent: float | None = Field(default=None, gt=0, le=100)
+    seed: int | None = None
+    """Draws the same pods again, as long as they have the same names."""
+    grace: Duration = 0.0
+    effect: PodKillEffect
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if (self.target is None) == (not self.labels):
+            raise ValueError("say whose pods: write exactly one of `target` and `labels`")
+        if (self.count is None) == (self.percent is None):
+            raise ValueError("say how many: write exactly one of `count` and `percent`")
+        return self
+
+
+class PodKill:
+    """The fault `pod-kill`."""
+
+    kind: ClassVar[str] = "pod-kill"
+
+    def verbs(self, spec: PodKillSpec) -> tuple[tuple[str, str], ...]:
+        """See ports.fault. A patch moves a living pod's version, so that no late deletion hits it."""
+        workload = (("get", _KINDS[split_object(spec.target)[0]]),) if spec.target else ()
+        return (*workload, *((verb, "Pod") for verb in ("get", "list", "delete", "patch")))
+
+    def plan(self, spec: PodKillSpec, namespace: str, cluster: Cluster) -> Plan:
+        """See ports.fault. Refuses where there are too few pods, or pods that would not come back."""
+        body = _workload(spec, namespace, cluster)
+        labels = pod_labels(body) if body else ",".join(f"{key}={value}" for key, value in sorted(spec.labels.items()))
+        living = [pod for pod in cluster.list("Pod", namespace, labels) if "deletionTimestamp" not in pod["metadata"]]
+        owners = {pod["metadata"]["name"]: _controller(pod) for pod in living}
+        count = _how_many(spec, labels, len(living))
+        ready = sum(_is_ready(pod) for pod in living)
+        _check_effect(spec, ready)
+        seed = secrets.randbits(32) if spec.seed is None else spec.seed
+        by_name = sorted(living, key=lambda pod: str(pod["metadata"]["name"]))
+        chosen = random.Random(seed).sample(by_name, count)  # noqa: S311 - a draw that can be repeated, no secret
+        pods = [{"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]} for pod in chosen]
+        hit = {owners[pod["name"]] for pod in pods}
+        own = Ref(body["kind"], namespace, body["metadata"]["name"]) if body else None
+        targets = (own,) if own else tuple(Ref(kind, namespace, name) for kind, name in sorted(hit))
+        what = spec.target or labels
+        return Plan(
+            summary=f"delete {count} of {len(living)} pods of {what}: {', '.join(pod['name'] for pod in pods)}",
+            targets=targets,
+            changes=tuple(
+                Change(object=str(Ref("Pod", namespace, pod["name"])), path="", before=pod["uid"], after=None)
+                for pod in pods
+            ),
+            pods=count,
+            objects=len(targets),
+            undo={
+                "namespace": namespace,
+                "workload": {"kind": own.kind, "name": own.name, "uid": body["metadata"]["uid"]}
+                if own and body
+                else None,
+                "snapshot": snapshot(body) if body else None,
+                "labels": labels,
+                "container": chosen[0]["spec"]["containers"][0]["name"],
+                "ready": ready,
+                "seed": seed,
+                "grace": math.ceil(spec.grace),
+                "pods": pods,
+            },
+        )
+
+    def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
+        """See ports.fault. A pod that is gone is as good as killed; where all of them are before the kill, there is
+        nothing to be proved. One that changed since it was looked at keeps none of the others from being killed."""
+        gone, missed = 0, list[Conflict]()
+        for pod in undo["pods"]:
+            ref = Ref("Pod", undo["namespace"], pod["name"])
+            if not _lives(pod, ref, cluster):
+                gone += 1
+                continue
+            try:
+                cluster.delete(ref, uid=pod["uid"], grace=undo["grace"], dry_run=dry_run)
+            except Conflict as error:
+                missed.append(error)
+        if missed:
+            raise missed[0]
+        if dry_run and gone == len(undo["pods"]):
+            raise Conflict(
+                "pods-gone",
+                f"the pods that were to be killed are gone: {', '.join(pod['name'] for pod in undo['pods'])}",
+                expected="at least one of the pods that the plan chose",
+                remedy="start the run again: it chooses anew",
+            )
+
+    def undo(self, undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
+        """See ports.fault. There is nothing to put back."""
+        del force
+        workload = undo["workload"]
+        if workload is not None:
+            ref = Ref(workload["kind"], undo["namespace"], workload["name"])
+            try:
+                if cluster.get(ref)["metadata"]["uid"] != workload["uid"]:
+                    return UndoOutcome("vanished", f"{ref} is a new object of the same name")
+            except NotFound:
+                return UndoOutcome("vanished", f"{ref} no longer exists")
+        left = sum(_lives(pod, Ref("Pod", undo["namespace"], pod["name"]), cluster) for pod in undo["pods"])
+        of = f"{len(undo['pods']) - left} of {len(undo['pods'])} pods are gone"
+        return UndoOutcome("already", f"there is nothing to put back: {of}, and their controller makes new ones")
+
+    def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
+        """See ports.fault: pods that are not back yet."""
+        workload, found = undo["workload"], tuple[str, ...]()
+        if workload is not None:
+            ref = Ref(workload["kind"], undo["namespace"], workload["name"])
+            try:
+                found = changes(undo["snapshot"], cluster.get(ref))
+            except NotFound:
+                return (f"{ref} no longer exists",)
+        ready = sum(_is_ready(pod) for pod in cluster.list("Pod", undo["namespace"], undo["labels"]))
+        low = f"{ready} pods of {undo['labels']} in {undo['namespace']} are ready, and {undo['ready']} were"
+        return (*found, low) if ready < undo["ready"] and not found else found
+
+    def pods(self, undo: UndoRecord) -> PodSelector:
+        """See ports.fault."""
+        return PodSelector(undo["labels"], undo["container"])
+
+    def proof(self, spec: PodKillSpec, evidence: Evidence) -> Proof | None:
+        """See ports.fault. The chosen pods are gone once none of their uids is among the pods."""
+        chosen = {pod["uid"] for pod in evidence.undo["pods"]}
+        gone: tuple[float, int] | None = None
+        low: tuple[float, int, int] | None = None
+        for record, event in evidence.pods:
+            if record.at < evidence.injected.earliest:
+                continue
+            ready = [pod for pod in event.pods if pod.ready]
+            if gone is None and not any(pod.uid in chosen for pod in event.pods):
+                gone = (record.at, record.seq)
+            if low is None and (spec.effect.ready_at_most is None or len(ready) <= spec.effect.ready_at_most):
+                low = (record.at, record.seq, len(ready))
+        if gone is None or low is None:
+            return None
+        bound = "" if spec.effect.ready_at_most is None else f", {low[2]} left ready"
+        at = Bounds(earliest=evidence.injected.earliest, latest=max(gone[0], low[0]))
+        return Proof(at, f"{len(chosen)} pods are gone{bound} (pod status)", tuple(sorted({gone[1], low[1]})))
+
+
+def _identity(body: Json) -> Json:
+    return {"kind": body["kind"], "name": body["metadata"]["name"], "uid": body["metadata"]["uid"]}
+
+
+def _workload(spec: PodKillSpec, namespace: str, cluster: Cluster) -> Json | None:
+    if spec.target is None:
+        return None
+    kind, name = split_object(spec.target)
+    ref = Ref(_KINDS[kind], namespace, name)
+    try:
+        body = cluster.get(ref)
+    except NotFound as error:
+        raise BadInput(
+            "target-missing",
+            f"{ref} does not exist",
+            expected="the workload whose pods the fault kills",
+            remedy=f"edit `target` of fault {spec.id}, or deploy it first",
+        ) from error
+    check_at_rest(body)
+    return body
+
+
+def _how_many(spec: PodKillSpec, labels: str, there: int) -> int:
+    count = spec.count or math.ceil(there * (spec.percent or 0.0) / 100)
+    if there == 0 or count > there:
+        asked = f"{spec.count}" if spec.count else f"{spec.percent:g} %"
+        raise BadInput(
+            "too-few-pods",
+            f"fault {spec.id} kills {asked} of the pods of {labels}, and there are {there}",
+            expected=f"at least {max(1, count)} pods",
+            remedy=f"edit `count`, `percent` or the choice of pods of fault {spec.id}",
+        )
+    return count
+
+
+def _check_effect(spec: PodKillSpec, ready: int) -> None:
+    if spec.effect.ready_at_most is not None and spec.effect.ready_at_most >= ready:
+        raise BadInput(
+            "effect-proves-nothing",
+            f"fault {spec.id} counts with at most {spec.effect.ready_at_most} pods ready, and {ready} are",
+            expected=f"a `ready_at_most` below {ready}: what holds before the fault cannot prove it",
+            remedy=f"edit `effect` of fault {spec.id}",
+        )
+
+
+def _controller(pod: Json) -> tuple[str, str]:
+    """Kind and name of what makes the pod anew. Raises Refused where nothing does."""
+    for owner in pod["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner["kind"] in _COMES_BACK:
+            return owner["kind"], owner["name"]
+    raise Refused(
+        "pod-without-controller",
+        f"pod/{pod['metadata']['name']} in {pod['metadata']['namespace']} has no controller that would make it anew",
+        expected="pods of a Deployment, StatefulSet, DaemonSet or ReplicaSet: what does not come back cannot be undone",
+        remedy="choose other pods by `target` or `labels`",
+    )
+
+
+def _lives(pod: Json, ref: Ref, cluster: Cluster) -> bool:
+    """Whether that very pod is there and was not told to leave."""
+    try:
+        meta = cluster.get(ref)["metadata"]
+    except NotFound:
+        return False
+    return bool(meta["uid"] == pod["uid"]) and "deletionTimestamp" not in meta
+
+
+def _is_ready(pod: Json) -> bool:
+    return pod_state(pod, "").ready
