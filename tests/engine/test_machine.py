@@ -45,14 +45,11 @@ from tests.fakes.world import CHAOS, NAMESPACE, STEP, WORKER, Killed, World
 
 WRITES = {"create", "replace", "patch", "delete"}
 TARGETED = {
-    ("patch", "Deployment"),
-    ("create", "Job"),
-    ("patch", "Job"),
-    ("delete", "Job"),
-    ("delete", "Pod"),
+    *(("patch", kind) for kind in ("Deployment", "Job")),
     ("create", CHAOS),
+    *(("delete", kind) for kind in ("Job", "Pod", CHAOS)),
 }
-"""Writes to what a fault breaks or makes."""
+"""Writes that break something or bring it back. A Job is made suspended, which does neither."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
 ENDS_WITHIN = 900.0
