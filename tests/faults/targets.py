@@ -57,7 +57,7 @@ class Row:
     def spec_now(self) -> Json:
         """The spec for a run that begins now: what is measured does not hold yet, and soon does."""
         effect = self.spec["effect"]
-        soon = {"query": "vector(time())", "above": time.time() + 20.0} if "query" in effect else {}
+        soon = {"query": "vector(time())", "above": time.time() + 45.0} if "query" in effect else {}
         return {**self.spec, "effect": {**effect, **soon}}
 
     def breaks(self) -> str:
