@@ -45,14 +45,14 @@ from tests.fakes.world import CHAOS, KEY, KEYS, NAMESPACE, SETTINGS, STEP, Kille
 
 WRITES = {"create", "replace", "patch", "delete"}
 TARGETED = {
-    ("create", "Job"),
     ("create", CHAOS),
+    ("delete", CHAOS),
     ("delete", "Deployment"),
     ("delete", "Job"),
     ("delete", "Pod"),
     ("delete", "Secret"),
 }
-"""Writes to what a fault breaks or makes, beside patches of anything."""
+"""Writes to what a fault breaks or makes, beside patches of anything. A Job is made suspended, which breaks nothing."""
 FOREIGN = 4
 """Replicas that neither a drill nor the snapshot has."""
 FOREIGN_KEY = "c29tZWJvZHkncw=="

@@ -205,6 +205,7 @@ def test_a_lost_reply_while_bringing_back(kind: str, comer: str, *, after: bool)
 def short_run(kind: str) -> Drill:
     """A run that is stopped soon after its effect is proved: every kind of write, and no long watch."""
     drill = Drill(world=fresh().fork(), data=experiment_data(kind))
+    drill.world.warms_up_for = 3.0  # no alert is waited for
     drill.feed.stop_when(lambda _: bool(drill.history.all(EffectProved)))
     return drill
 

@@ -56,8 +56,6 @@ EPOCH = 1_800_000_000.0
 CHAOS = "Chaos.v1.chaos.example.org"
 """Another engine's kind: its object blocks three workers, and says so once it does."""
 REPLICAS = Ref("ReplicaSet", NAMESPACE, "worker-1")
-WARMS_UP_FOR = 21.0
-"""Seconds until a pod is ready that takes the place of one that somebody deleted: nothing of it is cached."""
 
 
 @lru_cache
@@ -229,6 +227,8 @@ class World:
     evaluation_phase: float = 0.7
     kills: bool = True
     """Whether pods under too low a limit are killed at all."""
+    warms_up_for: float = 21.0
+    """Seconds until a pod is ready that takes the place of one that somebody deleted: nothing of it is cached."""
     depth: float = 3.0
     metrics_down: bool = False
     metrics_frozen: bool = False
@@ -336,7 +336,7 @@ class World:
         for uid, pod in list(self._pods.items()):
             if uid in self._mirrored and not self.cluster.holds(Ref("Pod", NAMESPACE, pod.name)):
                 del self._pods[uid], self._mirrored[uid]
-                self._add_pod(warms_up=WARMS_UP_FOR)
+                self._add_pod(warms_up=self.warms_up_for)
         template = spec["template"]
         if template != self._template:
             # One object for equal templates, so that pods are compared by identity.
