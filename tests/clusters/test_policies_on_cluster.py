@@ -143,9 +143,9 @@ def area(local_access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(joined), encoding="utf-8")
     made.passes("admin", "apply", "-k", str(folder.resolve()))
     made.make(TOO_WIDE, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "somebody"}})
-    bound = [f"--serviceaccount=drill-system:drill-{role}" for role in ("runner", "sweeper", "autopilot")]
+    bound = [f"--serviceaccount=drill-system:drill-{role}" for role in ("runner", "sweeper", "autopilot", "reader")]
     made.passes("admin", "create", "rolebinding", "too-wide", "--role=too-wide", *bound, f"--serviceaccount={made.namespace}:somebody")  # fmt: skip # noqa: E501
-    for account in ("drill-runner", "drill-sweeper", "drill-autopilot"):
+    for account in ("drill-runner", "drill-sweeper", "drill-autopilot", "drill-reader"):
         made.ways[account] = kubeconfig_of(local_access, account, folder)
     made.ways["somebody"] = kubeconfig_of(local_access, "somebody", folder, namespace=made.namespace)
     made.make(
