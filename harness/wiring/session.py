@@ -316,7 +316,7 @@ class _Session:
                 remedy="add the section, or run with RESPONDER=human",
             )
         token = cluster.token(*AUTOPILOT, TOKEN_SECONDS)
-        own = cluster.with_token(token)
+        own = cluster.with_token(token, manager=AUTOPILOT[1])
         thread = Thread(target=self._respond, args=(own, put), name="drill-autopilot", daemon=True)
         thread.start()
         try:

@@ -186,6 +186,18 @@ def test_the_identity_is_sent_and_can_be_exchanged() -> None:
         other.close()
 
 
+def test_a_responder_writes_under_a_name_of_its_own() -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "shop"}}
+    with cluster(answer(body), answer(body)) as (kube, server):
+        other = kube.with_token("xyz", manager="drill-autopilot")
+        ref = Ref("ConfigMap", "shop", "c")
+        kube.patch(ref, [])
+        other.patch(ref, [])
+        managers = [parse_qs(urlsplit(asked[1]).query)["fieldManager"] for asked in server.asked]
+        assert managers == [["drill"], ["drill-autopilot"]]
+        other.close()
+
+
 def test_the_first_container_is_the_one_whose_logs_are_read() -> None:
     pod = {"spec": {"containers": [{"name": "main"}, {"name": "proxy"}]}}
     with cluster(answer(pod), answer(b"a\nb\n")) as (kube, server):

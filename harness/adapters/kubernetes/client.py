@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from kubernetes.client.configuration import Configuration
 
 T = TypeVar("T")
-_STRICT = (("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"))
 _DRY = (("dryRun", "All"),)
 _LOG_BYTES = 256 * 1024
 _CONFIG_BYTES = 4 * 1024 * 1024
@@ -50,8 +49,10 @@ class KubeCluster:
         now: Callable[[], Instant],
         stop: Flag | None = None,
         timing: Timing | None = None,
+        manager: str = FIELD_MANAGER,
     ) -> None:
         self._configuration = configuration
+        self._strict = (("fieldManager", manager), ("fieldValidation", "Strict"))
         self._now = now
         self._stop = stop or Flag()
         self._timing = timing or Timing()
@@ -120,15 +121,16 @@ class KubeCluster:
             ) from error
         return cls(configuration, now=now, stop=stop, timing=timing)
 
-    def with_token(self, token: str) -> KubeCluster:
-        """The same server and trust, with a bearer token as the only identity."""
+    def with_token(self, token: str, *, manager: str = FIELD_MANAGER) -> KubeCluster:
+        """The same server and trust, with a bearer token as the only identity. `manager` is the name under which the
+        API server keeps what it writes (metadata.managedFields): a responder is nobody of the harness."""
         from kubernetes.client.configuration import Configuration
 
         ours, other = self._configuration, Configuration()
         for name in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy", "no_proxy"):
             setattr(other, name, getattr(ours, name))
         other.api_key["BearerToken"] = f"Bearer {token}"
-        return KubeCluster(other, now=self._now, stop=self._stop, timing=self._timing)
+        return KubeCluster(other, now=self._now, stop=self._stop, timing=self._timing, manager=manager)
 
     def server(self) -> ApiServer:
         """The door to services behind the API server, with our identity."""
@@ -261,7 +263,7 @@ class KubeCluster:
         ref = Ref(of.name, meta.get("namespace", ""), name)
         asked = Asked(f"create {ref}", writes=not dry_run, sealed=of.name in SEALED)
         body = {"apiVersion": of.api_version, **body}
-        query = _STRICT + (_DRY if dry_run else ())
+        query = self._strict + (_DRY if dry_run else ())
         path, accept = of.path(ref.namespace), _accept(of.name)
         return sealed(of.name, self._wire.json("POST", path, asked, query=query, body=body, accept=accept))
 
@@ -284,14 +286,14 @@ class KubeCluster:
                 remedy="read the object, change it, and replace that",
             )
         return self._wire.json(
-            "PUT", of.path(ref.namespace, ref.name), Asked(f"replace {ref}", writes=True), query=_STRICT, body=body
+            "PUT", of.path(ref.namespace, ref.name), Asked(f"replace {ref}", writes=True), query=self._strict, body=body
         )
 
     def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
         """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
         path = self.kind(ref.kind).path(ref.namespace, ref.name)
         asked = Asked(f"patch {ref}", writes=not dry_run, sealed=ref.kind in SEALED)
-        query, accept = _STRICT + (_DRY if dry_run else ()), _accept(ref.kind)
+        query, accept = self._strict + (_DRY if dry_run else ()), _accept(ref.kind)
         try:
             answer = self._wire.json(
                 "PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH, accept=accept
