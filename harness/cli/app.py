@@ -464,7 +464,7 @@ def _responder_command(
         _screen(settings.output).answer(answer, {"message": answer})
         return ExitCode.MET
 
-    text_of = "Which alert it is about, where several fire. Default: the one that does."
+    text_of = "Which alert it is about, where several fire. An all clear without it is for all."
     about = click.option("--alert", default="", metavar="ALERT", help=text_of)
     if names_alert:
         about = click.argument("alert", default="", metavar="[ALERT]")
