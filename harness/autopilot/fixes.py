@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.core.clock import Clock, utc
+from harness.core.errors import Unreachable
 from harness.core.experiment import (
     DeleteJobs,
     NewKey,
@@ -25,7 +26,7 @@ from harness.core.experiment import (
     Step,
     split_object,
 )
-from harness.ports.cluster import Cluster, Conflict, Json, OutcomeUnknown, Ref
+from harness.ports.cluster import Cluster, Conflict, Json, Ref
 
 ATTEMPTS = 5
 """How often a change is tried whose object moved between the look and the write, or whose reply was lost."""
@@ -72,7 +73,7 @@ class Hands:
             begun = True
             try:
                 self.cluster.patch(ref, [same, *due])
-            except (Conflict, OutcomeUnknown):
+            except (Conflict, Unreachable):  # a lost reply is one of the latter; what was done is seen at the next look
                 self.pause()
                 continue
             return True

@@ -174,7 +174,9 @@ def why_over(
     if not missing and len(history.all(InjectDone)) == len(experiment.faults):
         return Ending("complete", _ALL_DONE if experiment.alerts else _ALL_PROVED)
     started = _zero(history)
-    if started is not None and now >= started + profile.timeout:
+    if started is None:  # a fault waits for what may never come: that time is not unbounded either
+        started = history.ready_at + max((fault.at for fault in experiment.faults), default=0.0)
+    if now >= started + profile.timeout:
         return Ending("timeout", f"the run's {profile.timeout:g} s are over; still open: {', '.join(missing)}")
     return None
 

@@ -118,13 +118,20 @@ def _attributed(
     zero, first = zero_of(experiment, alert), found.get("injected")
     since = found.get(zero)
     own = _alert_states(alert.name, history, not_before=since.at.earliest) if since is not None else {}
-    if "firing" in own or first is None or zero == "injected":
+    if first is None or zero == "injected":
         return own
     before = _alert_states(alert.name, history, not_before=first.at.earliest)
     if "firing" not in before:
         return own
-    note = f"{AMBIGUOUS}: it fired before {zero}, so what raised it is not known"
-    return before | {"firing": replace(before["firing"], note=note)}
+    if "firing" not in own:
+        note = f"{AMBIGUOUS}: it fired before {zero}, so what raised it is not known"
+        return before | {"firing": replace(before["firing"], note=note)}
+    # It fired behind its own fault, from a `pending` of before: what raised it was there already.
+    rising = before.get("pending")
+    if "pending" not in own and rising is not None and rising.at.earliest < own["firing"].at.earliest:
+        note = f"{AMBIGUOUS}: it was pending before {zero}, so what raised it is not known"
+        return own | {"firing": replace(own["firing"], note=note)}
+    return own
 
 
 AMBIGUOUS = "ambiguous"
@@ -238,9 +245,9 @@ def _responders(experiment: AnyExperiment, history: History, found: dict[str, Mi
                 known = [f"{event.role}.joined"]
             case action if action in _BY_ACTION:
                 what = _BY_ACTION[action]
-                about = [name for name in names if f"{name}.firing" in found] if is_for_all else [alert]
+                about = _fired_by(event.at.latest, names, found) if is_for_all else [alert]
                 known = [f"{name}.{what}" for name in about]
-                known += [what] if is_for_all or (alert == names[0] and what != cleared) else []
+                known += [what] if alert == names[0] and what != cleared else []
             case _:
                 continue
         at = event.at.clipped(not_before=firing.at.earliest)
@@ -258,13 +265,17 @@ def _responders(experiment: AnyExperiment, history: History, found: dict[str, Mi
         found.setdefault(cleared, replace(last, name=cleared))
 
 
+def _fired_by(at: Instant, names: list[str], found: dict[str, Milestone]) -> list[str]:
+    return [name for name in names if f"{name}.firing" in found and found[f"{name}.firing"].at.earliest <= at]
+
+
 def _about(event: ResponderActed, names: list[str], found: dict[str, Milestone]) -> tuple[str, str]:
     """Which alert an act is about, and what to note of that: the one that it names; else the only one that fired
     before it and has not yet been answered so; of several the oldest, marked."""
-    if event.alert in names:
-        return event.alert, ""
+    if event.alert:
+        return event.alert, ""  # also one that nobody expects: then it is about nothing here
     fired = [name for name in names if f"{name}.firing" in found]
-    before = [name for name in fired if found[f"{name}.firing"].at.earliest <= event.at.latest] or fired[:1]
+    before = _fired_by(event.at.latest, names, found) or fired[:1]
     what = _BY_ACTION.get(event.action, "")
     due = [name for name in before if f"{name}.{what}" not in found] or before
     if not due:

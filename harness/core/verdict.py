@@ -43,6 +43,7 @@ from harness.core.milestone import (
     may_have_held,
     milestones,
     operand_signal,
+    zero_of,
 )
 from harness.core.quantity import format_duration
 from harness.core.samples import Sampled, described, samples, silence, trailing, watched_until
@@ -177,18 +178,23 @@ def _unseen(
     if what in (MITIGATED, RECOVERED):
         alert = name.rpartition(".")[0] or next((alert.name for alert in experiment.alerts), "")
         firing, condition = found.get(f"{alert}.firing"), experiment.goal(alert, what)
-        signal = what if alert == experiment.alerts[0].name else goal_signal(alert, what)
         if firing is None or condition is None:
             return ""
+        signal = what if alert == experiment.alerts[0].name else goal_signal(alert, what)
         return may_have_held(history, signal, condition, not_before=firing.at.earliest)
-    return _nothing_to_evaluate(name, history, experiment, within)
+    return _nothing_to_evaluate(name, history, experiment, within, found)
 
 
-def _nothing_to_evaluate(name: str, history: History, experiment: AnyExperiment, within: float) -> str:
+def _nothing_to_evaluate(
+    name: str, history: History, experiment: AnyExperiment, within: float, found: dict[str, Milestone]
+) -> str:
     """Whether the rule of the alert that a milestone is of lacked data, unless it had some for the whole bound without
     a break: then that it did not fire is its own answer."""
-    injected = next((event.at.earliest for event in history.all(InjectDone)), None)
     alert = name.rpartition(".")[0] or next((alert.name for alert in experiment.alerts), "")
+    zero = next((found.get(zero_of(experiment, one)) for one in experiment.alerts if one.name == alert), None)
+    injected = (
+        next((event.at.earliest for event in history.all(InjectDone)), None) if zero is None else zero.at.earliest
+    )
     bound = within or next((one.within for one in experiment.alerts if one.name == alert), 0.0)
     missing: Sampled | None = None
     begun: float | None = None

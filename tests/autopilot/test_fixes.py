@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from harness.autopilot.fixes import ATTEMPTS, Hands, NotSo, do
+from harness.core.errors import Unreachable
 from harness.core.experiment import Step
 from harness.ports.cluster import Conflict, Json, OutcomeUnknown, Ref
 from tests.fakes.cluster import FakeCluster
@@ -166,6 +167,20 @@ def test_a_lost_reply_is_looked_after_and_not_repeated_blindly() -> None:
     assert do(step(do="scale", target="deployment/api", replicas=5), stage.hands) == "deployment/api: 3 -> 5 replicas"
     assert (stage.spec()["replicas"], stage.pauses) == (5, 1)
     assert len([call for call in stage.cluster.writes() if call.verb == "patch"]) == 1
+
+
+def test_a_server_that_refuses_the_connection_is_asked_again() -> None:
+    down = [True, True]
+
+    def refuse(act: Callable[[], Json]) -> Json:
+        if down:
+            down.pop()
+            raise Unreachable("down", "no connection", expected="an API server", remedy="wait")
+        return act()
+
+    stage = Stage(refuse)
+    assert do(step(do="scale", target="deployment/api", replicas=5), stage.hands) == "deployment/api: 3 -> 5 replicas"
+    assert (stage.spec()["replicas"], stage.pauses) == (5, 2)
 
 
 def test_an_object_that_keeps_moving_is_left_after_some_tries() -> None:

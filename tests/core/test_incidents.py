@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from harness.core.clock import Bounds
-from harness.core.decide import outstanding
+from harness.core.decide import decide, outstanding
 from harness.core.event import (
     Action,
     AlertTransition,
@@ -148,6 +148,51 @@ def test_the_all_clear_is_given_for_all_or_by_one_word() -> None:
     assert word[f"{SLOW}.all_clear"].note == ""
     early = milestones(drill(), history(*BOTH[:4], act("all_clear", 30, SLOW)))
     assert "all_clear" not in early, "the second incident has not even begun"
+
+
+def test_an_all_clear_is_for_what_has_fired_by_then() -> None:
+    early = history(*BOTH[:4], act("all_clear", 30), *BOTH[4:])
+    found = milestones(drill(), early)
+    assert found[f"{SLOW}.all_clear"].at == Bounds.at(30)
+    assert not {"all_clear", f"{REJECTED}.all_clear"} & set(found)
+    assert f"{REJECTED}.acknowledged" in outstanding(drill(), early)
+    later = milestones(drill(), history(*BOTH[:4], act("all_clear", 30), *BOTH[4:], act("all_clear", 80, REJECTED)))
+    assert later["all_clear"].at == later[f"{REJECTED}.all_clear"].at == Bounds.at(80)
+
+
+def test_an_act_about_an_alert_that_nobody_expects_is_about_none_of_these() -> None:
+    found = milestones(drill(), history(*BOTH, act("acknowledged", 55, "DiskFull")))
+    assert not {name for name in found if name.endswith("acknowledged")}
+
+
+def test_a_firing_that_was_pending_before_its_own_fault_is_not_its_doing() -> None:
+    told = [begin(), *inject("bulk", 10), moved(REJECTED, "pending", 35), *inject("key", 40)]
+    rose = history(*told, moved(REJECTED, "firing", 45))
+    fired = milestones(drill(), rose)[f"{REJECTED}.firing"]
+    assert fired.note == "ambiguous: it was pending before key.injected, so what raised it is not known"
+    assert judge(drill(), rose).alerts[1].verdict is Verdict.UNDECIDED
+    anew = history(*told, moved(REJECTED, "pending", 42), moved(REJECTED, "firing", 45))
+    assert milestones(drill(), anew)[f"{REJECTED}.firing"].note == ""
+
+
+def test_without_alerts_an_sla_to_a_recovery_is_judged_and_breaks_nothing() -> None:
+    sla = {"from": "bulk.injected", "to": "recovered", "within": "1m"}
+    fault = {"id": "bulk", "kind": "any", "blast_radius": {"pods": 1}}
+    quiet = experiment(faults=[fault], alerts=[], slas=[sla])
+    told = history(begin(), *inject("bulk", 10), (99, RunEnded(reason="complete", detail="over")))
+    assert judge(quiet, told).slas[0].verdict is Verdict.NOT_REACHED
+
+
+def test_a_run_whose_fault_waits_for_what_never_comes_ends_with_its_timeout() -> None:
+    fault = {"id": "late", "kind": "any", "blast_radius": {"pods": 1}, "after": "clean"}
+    sla = {"from": "late.injected", "to": "late.effective", "within": "1m"}
+    waiting = experiment(
+        faults=[fault], alerts=[], slas=[sla], profiles={"gameday": {"timeout": "4m", "responder": "human"}}
+    )
+    profile, told = waiting.profile("gameday"), history(begin())
+    assert decide(waiting, profile, told, 239.0).intents == ()
+    (intent,) = decide(waiting, profile, told, 241.0).intents
+    assert (intent.do, intent.reason) == ("end", "timeout")
 
 
 def test_the_run_waits_for_every_incident() -> None:
