@@ -23,7 +23,7 @@ def sample(points: list[Point]) -> list[Point]:
         found = [p for p in points if p.kind == kind and p.what.startswith(what) and p.moment == moment]
         return found[-1 if last else 0]
 
-    return [
+    chosen = [
         first("append", "undo.stored"),
         first("append", "inject.started"),
         first("write", BREAKING, "after"),
@@ -32,6 +32,9 @@ def sample(points: list[Point]) -> list[Point]:
         first("write", BREAKING, "after", last=True),
         first("append", "undo.done"),
     ]
+    # A Job's status moves while it is brought back, so the number of writes until then differs from run to run, and a
+    # step that is told by its number may not come. The start and the end of the undo are told by their lines.
+    return [point for point in chosen if point.what != "delete Job"]
 
 
 BREAKING = ("patch", "create Job", "delete Job", "delete Pod", "create NetworkPolicy", "delete NetworkPolicy")
