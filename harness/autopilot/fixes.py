@@ -24,15 +24,14 @@ from harness.core.experiment import (
     SetEnvironment,
     SetImage,
     Step,
-    split_object,
 )
 from harness.ports.cluster import Cluster, Conflict, Json, Ref
+from harness.ports.kinds import workload
 
 ATTEMPTS = 5
 """How often a change is tried whose object moved between the look and the write, or whose reply was lost."""
 KEY_BYTES = 36
 """Random bytes of a fresh key: 48 characters of the alphabet that HTTP headers and files take without quoting."""
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 _ANNOTATION = "kubectl.kubernetes.io/restartedAt"
 _TEMPLATE = "/spec/template"
 T = TypeVar("T")
@@ -86,7 +85,9 @@ def do(step: Step, hands: Hands) -> str:
         case ScaleTo(target=target, replicas=replicas):
             return _scale(target, replicas, hands)
         case SetEnvironment(target=target, container=container, set=wanted):
-            changed = hands.change(_workload(target, hands), lambda body: _environment(body, container, wanted))
+            changed = hands.change(
+                workload(target, hands.namespace), lambda body: _environment(body, container, wanted)
+            )
             return _told(
                 f"{target}: {', '.join(f'{k}={v}' for k, v in wanted.items())} in {container}", changed=changed
             )
@@ -94,11 +95,11 @@ def do(step: Step, hands: Hands) -> str:
             changed = hands.change(Ref("ConfigMap", hands.namespace, name), lambda body: _config(body, wanted))
             return _told(f"configmap/{name}: {', '.join(f'{k}={v}' for k, v in wanted.items())}", changed=changed)
         case SetImage(target=target, container=container, image=image):
-            changed = hands.change(_workload(target, hands), lambda body: _image(body, container, image))
+            changed = hands.change(workload(target, hands.namespace), lambda body: _image(body, container, image))
             return _told(f"{target}: image {image} in {container}", changed=changed)
         case Restart(target=target):
             stamp = utc(hands.clock.now())
-            hands.change(_workload(target, hands), lambda body: _annotated(body, stamp))
+            hands.change(workload(target, hands.namespace), lambda body: _annotated(body, stamp))
             return f"{target} restarted"
         case DeleteJobs(labels=labels):
             return _delete_jobs(labels, hands)
@@ -113,11 +114,6 @@ def _told(what: str, *, changed: bool) -> str:
     return what if changed else f"{what} (was so already)"
 
 
-def _workload(target: str, hands: Hands) -> Ref:
-    kind, name = split_object(target)
-    return Ref(_KINDS[kind], hands.namespace, name)
-
-
 def _scale(target: str, replicas: int, hands: Hands) -> str:
     seen: list[int] = []
 
@@ -126,7 +122,7 @@ def _scale(target: str, replicas: int, hands: Hands) -> str:
         seen.append(now)
         return [] if now == replicas else [{"op": "add", "path": "/spec/replicas", "value": replicas}]
 
-    hands.change(_workload(target, hands), operations)
+    hands.change(workload(target, hands.namespace), operations)
     return f"{target}: {seen[0]} -> {replicas} replicas"
 
 

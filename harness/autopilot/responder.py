@@ -45,6 +45,7 @@ from harness.core.experiment import (
 from harness.core.inbox import MAX_TEXT, message
 from harness.core.workload import pod_labels
 from harness.ports.cluster import Cluster, Conflict, OutcomeUnknown, Ref
+from harness.ports.kinds import WORKLOADS, workload
 from harness.ports.metrics import Matcher, Metrics, Notifier, NotifierAlert
 
 POLL = 0.75
@@ -220,11 +221,9 @@ class _Responder:
 
     def _seen(self) -> str:
         """The pods of the workload in words, where it is one whose pods can be read."""
-        kind, name = split_object(self.response.look_at)
-        kinds = {"deployment": "Deployment", "statefulset": "StatefulSet"}
-        if kind not in kinds:
+        if split_object(self.response.look_at)[0] not in WORKLOADS:
             return f"{self.response.look_at}, by what it does"
-        body = self._asked(lambda: self.cluster.get(Ref(kinds[kind], self.namespace, name)))
+        body = self._asked(lambda: self.cluster.get(workload(self.response.look_at, self.namespace)))
         return described(seen(body, self._asked(lambda: self.cluster.list("Pod", self.namespace, pod_labels(body)))))
 
     @property

@@ -17,15 +17,14 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from harness.core.confidential import holds_password, is_called_secret
 from harness.core.errors import BadInput, Refused
-from harness.core.experiment import FaultSpec, MeasuredEffect, split_object
+from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
 from harness.core.workload import check_at_rest, check_rolls, replicas, title
 from harness.ports.cluster import Cluster, Json, Ref
 from harness.ports.fault import Evidence, Plan, Proof, UndoRecord
+from harness.ports.kinds import WORKLOADS, workload
 from harness.ports.swap import ABSENT, Step
 from harness.ports.swapping import (
-    WORKLOADS,
     Swapping,
-    Workload,
     check_is_theirs,
     container,
     found,
@@ -33,7 +32,6 @@ from harness.ports.swapping import (
     planned,
     record,
     targets,
-    workload,
 )
 
 RESTART = "drill.internal/restart"
@@ -54,7 +52,7 @@ class ConfigSpec(FaultSpec):
     container: str = ""
     set_: dict[str, str] = Field(default={}, alias="set")
     unset: tuple[str, ...] = ()
-    restart: tuple[Workload, ...] = ()
+    restart: tuple[WorkloadName, ...] = ()
     effect: MeasuredEffect
 
     @field_validator("set_", mode="before")

@@ -10,21 +10,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.core.experiment import FaultSpec, MeasuredEffect, split_object
+from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
 from harness.core.limits import CPU
 from harness.core.quantity import Cpu
 from harness.core.workload import check_at_rest, check_rolls, replicas
 from harness.ports.cluster import Cluster
 from harness.ports.fault import Evidence, Plan, Proof, UndoRecord
-from harness.ports.swapping import WORKLOADS, Swapping, Workload, container, found, inside, planned, record, targets
-from harness.ports.swapping import workload as address
+from harness.ports.kinds import WORKLOADS
+from harness.ports.kinds import workload as address
+from harness.ports.swapping import Swapping, container, found, inside, planned, record, targets
 
 
 class CpuLimitSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["cpu-limit"]
-    target: Workload
+    target: WorkloadName
     container: str = Field(min_length=1)
     limit: Cpu
     effect: MeasuredEffect

@@ -13,14 +13,15 @@ from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput
-from harness.core.experiment import FaultSpec, Frozen, split_object
+from harness.core.experiment import FaultSpec, Frozen, WorkloadName, split_object
 from harness.core.image import may_replace, origin, repository
 from harness.core.quantity import Duration
 from harness.core.workload import check_at_rest, check_rolls, pod_labels, replicas, title
 from harness.ports.cluster import Cluster, Json
 from harness.ports.fault import Evidence, Plan, PodSelector, PodState, Proof, UndoRecord
-from harness.ports.swapping import WORKLOADS, Swapping, Workload, container, found, inside, planned, record, targets
-from harness.ports.swapping import workload as address
+from harness.ports.kinds import WORKLOADS
+from harness.ports.kinds import workload as address
+from harness.ports.swapping import Swapping, container, found, inside, planned, record, targets
 
 FAILING = frozenset({
     "CrashLoopBackOff", "CreateContainerError", "ErrImageNeverPull", "ErrImagePull", "ImageInspectError",
@@ -44,7 +45,7 @@ class ImageSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["image"]
-    target: Workload
+    target: WorkloadName
     container: str = Field(min_length=1)
     image: Reference | None = None
     tag: Tag | None = None

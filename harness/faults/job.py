@@ -15,10 +15,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.errors import BadInput
 from harness.core.event import Change, ObjectSeen
-from harness.core.experiment import FaultSpec, MeasuredEffect, split_object
+from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
 from harness.core.quantity import Duration, Memory
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Evidence, ObjectSelector, Plan, Proof, UndoOutcome, UndoRecord
+from harness.ports.kinds import WORKLOADS, workload
 
 MARK = "drill.internal/job"
 """On the Job and its pods: the token by which they are known as this fault's own."""
@@ -29,14 +30,12 @@ LONGER = 600.0
 UNTIMED = 7200.0
 """The same where no run's timeout is known."""
 _ATTEMPTS = 3
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 _FAILED, _COMPLETE = "status.conditions[type=Failed]", "status.conditions[type=Complete]"
 _FIELDS = (
     "spec.suspend", "status.active", "status.ready", "status.succeeded", "status.failed", f"{_COMPLETE}.status",
     f"{_FAILED}.status", f"{_FAILED}.reason", f"{_FAILED}.message",
 )  # fmt: skip
 
-Workload = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 Cpu = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}m?$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -45,7 +44,7 @@ class JobSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["job"]
-    image_of: Workload | None = None
+    image_of: WorkloadName | None = None
     container: str = ""
     """Whose image of the workload's containers; the first one's where it says nothing."""
     image: str = ""
@@ -83,7 +82,7 @@ class Job:
 
     def verbs(self, spec: JobSpec) -> tuple[tuple[str, str], ...]:
         """See ports.fault."""
-        source = (("get", _KINDS[split_object(spec.image_of)[0]]),) if spec.image_of else ()
+        source = (("get", WORKLOADS[split_object(spec.image_of)[0]]),) if spec.image_of else ()
         own = tuple((verb, "Job") for verb in ("get", "list", "watch", "create", "patch", "delete"))
         return (*source, *own, ("list", "Pod"))
 
@@ -215,8 +214,7 @@ def _source(spec: JobSpec, namespace: str, cluster: Cluster) -> Json:
     """Image, pull policy, pull secrets and user: the workload's own where it lends its image."""
     if spec.image_of is None:
         return {"image": spec.image}
-    kind, name = split_object(spec.image_of)
-    ref = Ref(_KINDS[kind], namespace, name)
+    ref = workload(spec.image_of, namespace)
     try:
         pod = cluster.get(ref)["spec"]["template"]["spec"]
     except NotFound as error:

@@ -18,18 +18,18 @@ from pydantic import Field, StringConstraints, model_validator
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, Frozen, split_object
+from harness.core.experiment import FaultSpec, Frozen, WorkloadName, split_object
 from harness.core.pods import pod_state
 from harness.core.quantity import Duration
 from harness.core.snapshot import snapshot
 from harness.core.workload import changes, check_at_rest, pod_labels
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+from harness.ports.kinds import WORKLOADS
+from harness.ports.kinds import workload as address
 
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 _COMES_BACK = frozenset({"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"})
 
-Workload = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 _WORD = "[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 LabelKey = Annotated[str, StringConstraints(pattern=rf"^([a-z0-9.-]{{1,253}}/)?{_WORD}$")]
 LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_WORD})?$")]
@@ -47,7 +47,7 @@ class PodKillSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["pod-kill"]
-    target: Workload | None = None
+    target: WorkloadName | None = None
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     count: int | None = Field(default=None, ge=1)
     percent: float | None = Field(default=None, gt=0, le=100)
@@ -72,8 +72,8 @@ class PodKill:
 
     def verbs(self, spec: PodKillSpec) -> tuple[tuple[str, str], ...]:
         """See ports.fault. A patch moves a living pod's version, so that no late deletion hits it."""
-        workload = (("get", _KINDS[split_object(spec.target)[0]]),) if spec.target else ()
-        return (*workload, *((verb, "Pod") for verb in ("get", "list", "delete", "patch")))
+        own = (("get", WORKLOADS[split_object(spec.target)[0]]),) if spec.target else ()
+        return (*own, *((verb, "Pod") for verb in ("get", "list", "delete", "patch")))
 
     def plan(self, spec: PodKillSpec, namespace: str, cluster: Cluster) -> Plan:
         """See ports.fault. Refuses where there are too few pods, or pods that would not come back."""
@@ -103,9 +103,7 @@ class PodKill:
             objects=len(targets),
             undo={
                 "namespace": namespace,
-                "workload": {"kind": own.kind, "name": own.name, "uid": body["metadata"]["uid"]}
-                if own and body
-                else None,
+                "workload": _identity(body) if body else None,
                 "snapshot": snapshot(body) if body else None,
                 "labels": labels,
                 "container": chosen[0]["spec"]["containers"][0]["name"],
@@ -198,8 +196,7 @@ def _identity(body: Json) -> Json:
 def _workload(spec: PodKillSpec, namespace: str, cluster: Cluster) -> Json | None:
     if spec.target is None:
         return None
-    kind, name = split_object(spec.target)
-    ref = Ref(_KINDS[kind], namespace, name)
+    ref = address(spec.target, namespace)
     try:
         body = cluster.get(ref)
     except NotFound as error:

@@ -7,25 +7,23 @@ replicas itself, a StatefulSet whose volumes would be deleted with its pods.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, Frozen, split_object
+from harness.core.experiment import FaultSpec, Frozen, WorkloadName, split_object
 from harness.core.quantity import Duration
 from harness.core.snapshot import snapshot
 from harness.core.workload import changes, check_at_rest, pod_labels, replicas, title
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome, UndoRecord
+from harness.ports.kinds import WORKLOADS, workload
 
 _ATTEMPTS = 3
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 _PATH = "/spec/replicas"
-
-Target = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 
 
 class ScaleEffect(Frozen):
@@ -39,7 +37,7 @@ class ScaleSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["scale"]
-    target: Target
+    target: WorkloadName
     replicas: int = Field(ge=0)
     effect: ScaleEffect
 
@@ -60,13 +58,12 @@ class Scale:
 
     def verbs(self, spec: ScaleSpec) -> tuple[tuple[str, str], ...]:
         """See ports.fault."""
-        kind = _KINDS[split_object(spec.target)[0]]
+        kind = WORKLOADS[split_object(spec.target)[0]]
         return ("get", kind), ("patch", kind), ("list", "HorizontalPodAutoscaler")
 
     def plan(self, spec: ScaleSpec, namespace: str, cluster: Cluster) -> Plan:
         """See ports.fault. Refuses what is not a loss of pods, what is not at rest, and what others scale."""
-        kind, name = split_object(spec.target)
-        ref = Ref(_KINDS[kind], namespace, name)
+        ref = workload(spec.target, namespace)
         try:
             body = cluster.get(ref)
         except NotFound as error:
@@ -90,7 +87,7 @@ class Scale:
             undo={
                 "kind": ref.kind,
                 "namespace": namespace,
-                "name": name,
+                "name": ref.name,
                 "uid": body["metadata"]["uid"],
                 "before": before,
                 "after": spec.replicas,

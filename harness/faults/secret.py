@@ -23,15 +23,15 @@ from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, MeasuredEffect, split_object
+from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
 from harness.core.ownership import Writer, members
 from harness.core.snapshot import differences, snapshot
 from harness.core.workload import check_at_rest, pod_labels, replicas, unsettled
 from harness.ports.cluster import FIELD_MANAGER, Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Evidence, Plan, Proof, UndoOutcome, UndoRecord
+from harness.ports.kinds import WORKLOADS, workload
 
 _ATTEMPTS = 3
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 KEPT, REVOKED = "drill-kept.", "revoked-drill."
 """What a value is called while it waits for the undo: this and its own name. A provider that honours names like
 `revoked-...` refuses what stands there under every name."""
@@ -41,7 +41,6 @@ IN_FORCE, PUT_BACK = "in-force", "put-back"
 GARBAGE = "garbled-by-a-drill"
 _VALUE_BYTES = 32
 
-Consumer = Annotated[str, StringConstraints(pattern=r"^(deployment|statefulset)/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 DataKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]{1,230}$")]
 
 
@@ -52,7 +51,7 @@ class SecretSpec(FaultSpec):
     secret: str = Field(min_length=1)
     key: DataKey
     how: Literal["revoke", "rotate", "remove", "garble"]
-    consumers: tuple[Consumer, ...] = ()
+    consumers: tuple[WorkloadName, ...] = ()
     replacement: Literal["keep", "discard"] = "keep"
     effect: MeasuredEffect
 
@@ -73,7 +72,7 @@ class Secret:
         own = (("get", "Secret", spec.secret), ("patch", "Secret", spec.secret))
         if not spec.consumers:
             return own
-        kinds = sorted({_KINDS[split_object(one)[0]] for one in spec.consumers})
+        kinds = sorted({WORKLOADS[split_object(one)[0]] for one in spec.consumers})
         return (*own, *(("get", kind) for kind in kinds), ("list", "Pod"), ("delete", "Pod"))
 
     def plan(self, spec: SecretSpec, namespace: str, cluster: Cluster) -> Plan:
@@ -309,8 +308,7 @@ def _writers(spec: SecretSpec, ref: Ref, body: Json, cluster: Cluster) -> tuple[
 
 def _consumer(spec: SecretSpec, consumer: str, namespace: str, cluster: Cluster) -> Json:
     """A consumer's part of the undo record: where its pods are, and which of them were there before."""
-    kind, name = split_object(consumer)
-    ref = Ref(_KINDS[kind], namespace, name)
+    ref = workload(consumer, namespace)
     body = _found(cluster, ref, f"edit `consumers` of fault {spec.id}, or deploy it first")
     if not _takes(body, spec.secret, spec.key):
         raise BadInput(
@@ -320,7 +318,7 @@ def _consumer(spec: SecretSpec, consumer: str, namespace: str, cluster: Cluster)
             remedy=f"edit `consumers` of fault {spec.id}: pods that mount the Secret see its changes by themselves",
         )
     check_at_rest(body)
-    found: Json = {"kind": ref.kind, "name": name, "uid": body["metadata"]["uid"], "labels": pod_labels(body)}
+    found: Json = {"kind": ref.kind, "name": ref.name, "uid": body["metadata"]["uid"], "labels": pod_labels(body)}
     pods = _pods(found, namespace, cluster)
     return found | {"replicas": replicas(body), "pods": {one["metadata"]["uid"]: _starts(one) for one in pods}}
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from harness.ports.cluster import Invalid
+from harness.core.experiment import split_object
+from harness.ports.cluster import Invalid, Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,13 @@ def served(name: str, resources: Any) -> Kind:
         expected="a kind whose definition is installed",
         remedy="compare `kubectl api-resources`; install the engine that defines it, or correct the manifest",
     )
+
+
+WORKLOADS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
+"""The kinds of workloads, as files name them."""
+
+
+def workload(text: str, namespace: str) -> Ref:
+    """The address of a workload as files name it: "deployment/worker"."""
+    kind, name = split_object(text)
+    return Ref(WORKLOADS[kind], namespace, name)

@@ -7,29 +7,23 @@ before what makes them read it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
-
-from pydantic import StringConstraints
+from typing import Any
 
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import split_object
 from harness.core.snapshot import differences, snapshot
 from harness.core.workload import changes, title
 from harness.ports import swap
 from harness.ports.cluster import Cluster, Json, NotFound, Ref
 from harness.ports.fault import UndoOutcome, UndoRecord
+from harness.ports.kinds import WORKLOADS
 
-WORKLOADS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 OWN = "drill.internal/"
 """The labels by which the harness knows what is its own."""
 FENCE = f"{OWN}fence"
 """The label that comes and goes on others' objects while something is brought back."""
 PUBLISHED = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt"})
 """ConfigMaps that the cluster puts into every namespace."""
-_NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
-Workload = Annotated[str, StringConstraints(pattern=rf"^(deployment|statefulset)/{_NAME}$")]
-"""A workload as files name it: "deployment/worker"."""
 _WORST_FIRST = ("refused", "vanished", "restored", "already")
 
 
@@ -120,12 +114,6 @@ def check_is_theirs(body: Json, fault_id: str) -> None:
             expected=f"a {body['kind']} of the system that is drilled",
             remedy=f"edit `target` of fault {fault_id}",
         )
-
-
-def workload(text: str, namespace: str) -> Ref:
-    """The address of a workload as files name it."""
-    kind, name = split_object(text)
-    return Ref(WORKLOADS[kind], namespace, name)
 
 
 def container(body: Json, name: str, fault_id: str) -> Json:
