@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -31,33 +32,36 @@ from harness.core.workload import pod_labels, unsettled
 from harness.ports.cluster import Json, NotFound, Ref
 from tests.faults.targets import IMAGE_OF, OPT_IN, Row
 from tests.hands import hand
-from tests.torture.victim import MEASURED
+from tests.torture.victim import MEASURED, nth
 
 ROOT = Path(__file__).resolve().parents[2]
 Rescuer = Literal["recover", "next run", "sweeper"]
 RESCUERS: tuple[Rescuer, ...] = ("recover", "next run", "sweeper")
 WITHIN = 120.0
 """Seconds after a death within which everything must be back; the figure that is told is what it took."""
-_NAMESPACE = "drill-torture-{}"
 _ANYTHING = {"query": "vector(1)", "above": 0}
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run dies: after its n-th journal append, or before or after its n-th write. Counted from one."""
+    """Where a run dies: after a journal append, or before or after a write. `step` tells it as the victim does."""
 
     kind: Literal["append", "write"]
-    index: int
+    step: str
     moment: Literal["", "before", "after"]
-    what: str
 
     def __str__(self) -> str:
-        return f"{self.moment or 'after'} {self.kind} {self.index} ({self.what})"
+        return f"{self.moment or 'after'} {self.kind} {self.step}"
+
+    @property
+    def what(self) -> str:
+        """What the step is, whichever of its like."""
+        return self.step.partition("#")[0]
 
     @property
     def argument(self) -> str:
         """The victim's first argument."""
-        return ":".join(part for part in (self.kind, str(self.index), self.moment) if part)
+        return ":".join(part for part in (self.kind, self.step, self.moment) if part)
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,21 @@ class Torture:
 
     def __post_init__(self) -> None:
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
+        self._leaving: list[str] = []
         self.image = str(self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def run(self, targets: Sequence[Row], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
         results: list[Result] = []
-        for target in targets:
-            with self._rooms(target) as rooms:
-                points = self._points(target, rooms)
-                tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
-                self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
-                results += self._all(target, tasks, rooms)
+        try:
+            for target in targets:
+                with self._rooms(target) as rooms:
+                    points = self._points(target, rooms)
+                    tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
+                    self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
+                    results += self._all(target, tasks, rooms)
+        finally:
+            self._wait_all_gone()
         return results
 
     def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
@@ -196,8 +204,9 @@ class Torture:
 
     @contextmanager
     def _rooms(self, target: Row) -> Iterator[SimpleQueue[str]]:
-        """Namespaces with the target in each, one for each job."""
-        names = [_NAMESPACE.format(number) for number in range(self.jobs)]
+        """Namespaces with the target in each, one for each job. Those of earlier rows may still be on their way out."""
+        series = secrets.token_hex(3)
+        names = [f"drill-torture-{series}-{number}" for number in range(self.jobs)]
         rooms: SimpleQueue[str] = SimpleQueue()
         try:
             for name in names:
@@ -209,8 +218,11 @@ class Torture:
         finally:
             for name in names:
                 self._drop(name)
-            for name in names:
-                self._wait_gone(name)
+            self._leaving += names
+
+    def _wait_all_gone(self) -> None:
+        while self._leaving:
+            self._wait_gone(self._leaving.pop())
 
     def _make(self, target: Row, room: str) -> None:
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room, "labels": OPT_IN}})
@@ -251,10 +263,11 @@ class Torture:
         if code != 0:
             raise RuntimeError(f"the run that should only be counted ended with {code}; see {self.folder}")
         steps = json.loads(path.read_text(encoding="utf-8"))
-        points = [Point("append", n, "", what) for n, what in enumerate(steps["appends"], 1)]
-        for n, what in enumerate(steps["writes"], 1):
-            points += [Point("write", n, "before", what), Point("write", n, "after", what)]
-        return points
+        appends, writes = (
+            [nth(told[: n + 1]) for n in range(len(told))] for told in (steps["appends"], steps["writes"])
+        )
+        points = [Point("append", step, "") for step in appends]
+        return points + [Point("write", step, moment) for step in writes for moment in ("before", "after")]
 
     # Processes
 
@@ -291,11 +304,17 @@ class Torture:
     def hold_up(self, target: Row, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
         undone; then let it go on, or be killed as soon as that write has its answer."""
+        try:
+            return self._held_up(target, killed=killed)
+        finally:
+            self._wait_all_gone()
+
+    def _held_up(self, target: Row, *, killed: bool) -> Held:
         with self._rooms(target) as rooms:
             write = next(p for p in self._points(target, rooms) if (p.kind, p.what) == ("write", target.breaks()))
             room = rooms.get()
             before = self._declared(target, room)
-            fate = f"held:{write.index}" + (":killed" if killed else "")
+            fate = f"held:{write.step}" + (":killed" if killed else "")
             runs = self.folder / f"held-{target.kind}-{killed}"
             with (self.folder / f"{runs.name}.log").open("w", encoding="utf-8") as log:
                 victim = subprocess.Popen(
@@ -370,6 +389,11 @@ class Torture:
 
     def _where(self) -> list[str]:
         return ["--cluster", "context", "--context", self.access.context, "--kubeconfig", str(self.access.kubeconfig)]
+
+
+def _told(steps: Sequence[str]) -> list[str]:
+    """Every step as the victim tells it."""
+    return [nth(steps[:end]) for end in range(1, len(steps) + 1)]
 
 
 def title(target: Row) -> str:

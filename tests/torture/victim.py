@@ -1,15 +1,16 @@
 """The product's own command line, which dies by SIGKILL at a chosen step.
 
-    python -m tests.torture.victim append:12 run FILE ...
-    python -m tests.torture.victim write:3:before run FILE ...
-    python -m tests.torture.victim held:3 run FILE ...
-    python -m tests.torture.victim held:3:killed run FILE ...
+    python -m tests.torture.victim append:undo.stored#1 run FILE ...
+    python -m tests.torture.victim "write:patch Deployment#2:before" run FILE ...
+    python -m tests.torture.victim "held:patch Deployment#1" run FILE ...
+    python -m tests.torture.victim "held:patch Deployment#1:killed" run FILE ...
     python -m tests.torture.victim count:PATH run FILE ...
 
-An append counts when it is durable; a write when it changes the cluster (dry runs do not) and comes from the main
-thread: the lock's renewals have a thread and a time of their own. `held` stands still by SIGSTOP before the write
-until somebody sends SIGCONT; `killed` right behind it, also where it is refused. `count` lets the run live and writes
-down its steps.
+A step is told by what it is and how many of its like there were, counted from one: the number of other steps before it
+may differ from run to run. An append counts when it is durable; a write when it changes the cluster (dry runs do not)
+and comes from the main thread: the lock's renewals have a thread and a time of their own. `held` stands still by
+SIGSTOP before the write until somebody sends SIGCONT; `killed` right behind it, also where it is refused. `count` lets
+the run live and writes down its steps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ class Fate:
     def __init__(self, chosen: str) -> None:
         self._kind, _, rest = chosen.partition(":")
         self._path = Path(rest) if self._kind == "count" else None
-        index, _, self._moment = rest.partition(":")
-        self._index = int(index) if self._kind != "count" else -1
+        self._step, _, self._moment = ("", "", "") if self._path else rest.partition(":")
         self._appends: list[str] = []
         self._writes: list[str] = []
         self.injected_at = math.inf
@@ -55,28 +55,36 @@ class Fate:
         self._appends.append(record.event.type)
         if record.event.type == "inject.done":
             self.injected_at = time.time()
-        if self._kind == "append" and len(self._appends) == self._index:
+        if self._kind == "append" and nth(self._appends) == self._step:
             _die()
 
     def writing(self, what: str) -> None:
         """A write is about to be sent."""
         self._writes.append(what)
-        if self._kind == "write" and self._moment == "before" and len(self._writes) == self._index:
+        if self._kind == "write" and self._moment == "before" and self._is_chosen():
             _die()
-        if self._kind == "held" and len(self._writes) == self._index:
+        if self._kind == "held" and self._is_chosen():
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def written(self) -> None:
         """A write's reply is there, and nobody knows yet."""
-        if self._kind == "held" and self._moment == "killed" and len(self._writes) == self._index:
+        if self._kind == "held" and self._moment == "killed" and self._is_chosen():
             _die()
-        if self._kind == "write" and self._moment == "after" and len(self._writes) == self._index:
+        if self._kind == "write" and self._moment == "after" and self._is_chosen():
             _die()
 
     def survived(self) -> None:
         """The run ended by itself."""
         if self._path is not None:
             self._path.write_text(json.dumps({"appends": self._appends, "writes": self._writes}), encoding="utf-8")
+
+    def _is_chosen(self) -> bool:
+        return nth(self._writes) == self._step
+
+
+def nth(steps: Sequence[str]) -> str:
+    """The newest step by what it is and how many of its like there were with it, as in `patch Deployment#2`."""
+    return f"{steps[-1]}#{steps.count(steps[-1])}"
 
 
 def _die() -> None:
