@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,7 +47,11 @@ Drills = dict[str, Future[Ran]]
 def drills(
     request: pytest.FixtureRequest, real_prometheus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Drills]:
-    """The drill of every scenario that a chosen test asks for."""
+    """The drill of every scenario that a chosen test asks for.
+
+    Exporters answer from this process. What thousands of other tests left in its heap is frozen meanwhile: a full
+    collection over it stops every thread for two seconds, and a scrape waits one.
+    """
     asked = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = [spec.params["scenario"] for spec in asked if spec and isinstance(spec.params.get("scenario"), Scenario)]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="closed") as pool:
@@ -55,10 +60,13 @@ def drills(
             folder = tmp_path_factory.mktemp("closed")
             return pool.submit(lambda: Drill(scenario, real_prometheus, folder).run())
 
+        gc.collect()
+        gc.freeze()
         running = {scenario.name: start(scenario) for scenario in {one.name: one for one in chosen}.values()}
         yield running
         for future in running.values():
             future.cancel()
+        gc.unfreeze()
 
 
 @pytest.fixture
