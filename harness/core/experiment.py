@@ -433,20 +433,17 @@ class Experiment(Frozen, Generic[F_co]):
                     ("autopilot", "escalate", i),
                     f"{role!r} is not a role{closest(role, self.roles)}; declared in `roles`: {roles}",
                 ))  # fmt: skip
-        objects: list[tuple[Loc, str]] = [(("facilitator", "root_cause", "object"), self.facilitator.root_cause.object)]
-        objects += [
+        causes: list[tuple[Loc, str]] = [(("facilitator", "root_cause", "object"), self.facilitator.root_cause.object)]
+        causes += [
             (("facilitator", "of_alerts", name, "object"), cause.object)
             for name, cause in self.facilitator.of_alerts.items()
         ]
-        objects += [
+        looks: list[tuple[Loc, str]] = [
             (("autopilot", "responses", i, "look_at"), response.look_at)
             for i, response in enumerate(self.autopilot.responses if self.autopilot else ())
         ]
-        found += [
-            (loc, f"{text!r} is not kind/name; write for example deployment/worker")
-            for loc, text in objects
-            if not _OBJECT.fullmatch(text)
-        ]
+        found += [(loc, _NO_OBJECT.format(text)) for loc, text in causes if not _CAUSE.fullmatch(text)]
+        found += [(loc, _NO_OBJECT.format(text)) for loc, text in looks if not _OBJECT.fullmatch(text)]
         return [*found, *self._unknown_alerts()]
 
     def _unknown_alerts(self) -> list[tuple[Loc, str]]:
@@ -653,11 +650,14 @@ def closest(name: str, known: Iterable[str]) -> str:
 AnyExperiment = Experiment[FaultSpec]
 
 _OBJECT = re.compile(r"^(deployment|statefulset|secret|configmap)/([a-z0-9.-]+)$")
+_CAUSE = re.compile(r"^[a-z][-.a-z0-9]*/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+"""A root cause may be any object: a Service, a Job, what another chaos engine made."""
+_NO_OBJECT = "{!r} is not kind/name; write for example deployment/worker"
 
 
 def split_object(text: str) -> tuple[str, str]:
     """("deployment", "worker") of "deployment/worker". Raises ValueError."""
     match = _OBJECT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not kind/name; write for example deployment/worker")
+        raise ValueError(_NO_OBJECT.format(text))
     return match[1], match[2]

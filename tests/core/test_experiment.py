@@ -100,6 +100,12 @@ def test_faults_may_wait_for_each_other_in_a_row() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("object_", ["service/door", "job/load", "podchaos.chaos-mesh.org/cut-off"])
+def test_the_root_cause_may_be_any_object(object_: str) -> None:
+    cause = {"object": object_, "reason": "r"}
+    assert experiment(facilitator={"root_cause": cause}).facilitator.root_cause.object == object_
+
+
 def test_all_contradictions_are_told_at_once() -> None:
     found = problems(
         slas=[SLA | {"from": "x"}, SLA | {"to": "y"}], faults=[FAULT, FAULT], steady_state=[CONDITION, CONDITION]
