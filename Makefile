@@ -30,7 +30,7 @@ drills: runtime ## Run all experiments, or those of EXP, one after another; one 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster"
-	$(VENV)/python -m pytest -m "cluster and not peers"
+	$(VENV)/python -m pytest -m "cluster and not peers" --durations=12
 
 check: dev ## Lint, format, types, layers
 	$(VENV)/ruff check .

@@ -22,7 +22,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--fault", help="only this kind")
     parser.add_argument("--every", type=int, default=1, help="only every n-th step")
-    parser.add_argument("--jobs", type=int, default=14, help="namespaces in which trials run at the same time")
+    parser.add_argument("--jobs", type=int, default=14, help="namespaces in which trials of a row run at the same time")
+    parser.add_argument("--abreast", type=int, default=1, help="rows that are tried at the same time")
     parser.add_argument("--out", type=Path, default=Path("runs/torture.json"))
     given = parser.parse_args()
     lines = Lines(sys.stdout)
@@ -37,7 +38,7 @@ def main() -> int:
     def chosen(points: list[Point]) -> list[Point]:
         return points[:: given.every]
 
-    results = Torture(access, lambda text: lines.told("torture", text), given.jobs).run(targets, chosen)
+    results = Torture(access, lambda text: lines.told("torture", text), given.jobs, given.abreast).run(targets, chosen)
     lines.write("\n" + table(results) + f"\n\n{len(results)} trials in {time.monotonic() - began:.0f} s")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps([asdict(result) for result in results], indent=1), encoding="utf-8")

@@ -92,11 +92,13 @@ class Held:
 
 @dataclass
 class Torture:
-    """The matrix over one cluster. `say` gets a sentence after each trial."""
+    """The matrix over one cluster. `say` gets a sentence after each trial; so many rows `abreast` are tried at the same
+    time, each in `jobs` namespaces."""
 
     access: Access
     say: Callable[[str], None]
     jobs: int = 6
+    abreast: int = 1
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="drill-torture-")))
 
     def __post_init__(self) -> None:
@@ -106,17 +108,19 @@ class Torture:
 
     def run(self, targets: Sequence[Row], choose: Callable[[list[Point]], list[Point]] = list) -> list[Result]:
         """Every target at the chosen points; the results in no particular order."""
-        results: list[Result] = []
+
+        def one(target: Row) -> list[Result]:
+            with self._rooms(target) as rooms:
+                points = self._points(target, rooms)
+                tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
+                self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
+                return self._all(target, tasks, rooms)
+
         try:
-            for target in targets:
-                with self._rooms(target) as rooms:
-                    points = self._points(target, rooms)
-                    tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
-                    self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
-                    results += self._all(target, tasks, rooms)
+            with ThreadPoolExecutor(self.abreast) as pool:
+                return [result for results in pool.map(one, targets) for result in results]
         finally:
             self._wait_all_gone()
-        return results
 
     def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
         def one(task: tuple[Point, Rescuer]) -> Result:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from harness.clusters.provider import Access
 from tests.faults.targets import KILLED, MADE, ROWS, TARGETS, Row
-from tests.torture.matrix import Point, Torture, is_bad, table
+from tests.torture.matrix import Held, Point, Torture, is_bad, table, title
 
 pytestmark = pytest.mark.cluster
 
@@ -44,7 +46,7 @@ SAMPLED = [max((row for row in ROWS if row.kind == kind), key=lambda row: len(ro
 
 
 def test_whoever_comes_next_brings_everything_back(local_access: Access, capsys: pytest.CaptureFixture[str]) -> None:
-    results = Torture(local_access, lambda _: None, jobs=7).run(SAMPLED, sample)
+    results = Torture(local_access, lambda _: None, jobs=7, abreast=2).run(SAMPLED, sample)
     with capsys.disabled():
         print(f"\n{table(results)}")  # noqa: T201 - figures for whoever reads the log
     assert [result for result in results if is_bad(result)] == []
@@ -54,14 +56,31 @@ def test_whoever_comes_next_brings_everything_back(local_access: Access, capsys:
         assert sum(result.was_broken for result in rows) >= 3, "a matrix in which nothing was broken proves nothing"
 
 
+HELD = [*TARGETS[:2], MADE[0], KILLED[0]]
+
+
+@pytest.fixture(scope="module")
+def held_up(local_access: Access, request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, bool], Future[Held]]]:
+    """Every run that a chosen test asks for, side by side: each is asleep for most of its time."""
+    asked = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    chosen = [(call.params["target"], call.params["killed"]) for call in asked if call and "killed" in call.params]
+    with ThreadPoolExecutor(4, thread_name_prefix="held") as pool:
+
+        def start(target: Row, *, killed: bool) -> Future[Held]:
+            return pool.submit(lambda: Torture(local_access, lambda _: None, jobs=1).hold_up(target, killed=killed))
+
+        running = {(title(target), killed): start(target, killed=killed) for target, killed in chosen}
+        yield running
+        for future in running.values():
+            future.cancel()
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
-@pytest.mark.parametrize(
-    "target", [*TARGETS[:2], MADE[0], KILLED[0]], ids=lambda target: f"{target.kind}-{target.name}"
-)
+@pytest.mark.parametrize("target", HELD, ids=lambda target: f"{target.kind}-{target.name}")
 def test_a_run_that_slept_between_its_renewal_and_its_write_breaks_nothing(
-    local_access: Access, target: Row, *, killed: bool
+    held_up: dict[tuple[str, bool], Future[Held]], target: Row, *, killed: bool
 ) -> None:
-    held = Torture(local_access, lambda _: None, jobs=1).hold_up(target, killed=killed)
+    held = held_up[title(target), killed].result()
     assert (held.swept, held.clean, held.leftovers) == (True, True, ())
     ends = [json.loads(line)["event"] for line in held.journal.splitlines()]
     done = [event for event in ends if event["type"] == "inject.done"]
