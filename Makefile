@@ -5,6 +5,8 @@
 
 SHELL := /bin/sh
 VENV := .venv/bin
+# Tests side by side. Those on a cluster wait for most of their time.
+BESIDE := --dist loadgroup -n
 # What may be set beside EXP. Empty means: the default of `drill run`.
 export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
@@ -29,8 +31,9 @@ drills: runtime ## Run all experiments, or those of EXP, one after another; one 
 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh
-	$(VENV)/python -m pytest -m "not cluster"
-	$(VENV)/python -m pytest -m "cluster and not peers" --durations=12
+	$(VENV)/python -m pytest -m "not cluster" $(BESIDE) 2
+	$(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12
+	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 4
 
 check: dev ## Lint, format, types, layers
 	$(VENV)/ruff check .

@@ -6,10 +6,12 @@ except with CI=true: there a missing cluster is a failure.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,10 +41,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
 
 
+@contextmanager
+def users(path: Path) -> Iterator[dict[str, int]]:
+    """The notes that test processes which run side by side share about what all of them use; one at a time has them."""
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        notes: dict[str, int] = json.loads(file.read() or '{"users": 0, "was_up": 0}')
+        yield notes
+        file.seek(0)
+        file.truncate()
+        json.dump(notes, file)
+
+
 @pytest.fixture(scope="session")
-def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
+def local_access(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     """A real cluster with the staging system on it: the one called `NAME` where it is up, else one started here, which
-    is then taken down again. Progress is shown past pytest's capture: building a cluster can take minutes."""
+    the last of the processes that test on it takes down again. Progress is shown past pytest's capture: building a
+    cluster can take minutes."""
     from harness.clusters import roles, staging
     from harness.clusters.select import choose
     from harness.core.errors import DrillError
@@ -51,26 +67,32 @@ def local_access(request: pytest.FixtureRequest) -> Iterator[Access]:
     from harness.terminal.stream import Lines
 
     provider = choose("local", name=NAME)
-    was_up = provider.status().state == "up"
     capture = request.config.pluginmanager.getplugin("capturemanager")
     uncaptured = capture.global_and_fixture_disabled if capture else nullcontext
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "users-of-the-cluster.json"
     reason, access = "", None
-    try:
-        with uncaptured():
+    with users(shared) as notes, uncaptured():
+        if not notes["users"]:
+            notes["was_up"] = int(provider.status().state == "up")
+        try:
             access = provider.up(LineProgress(Lines(sys.stderr)))
-    except DrillError as error:
-        reason = f"no cluster: {error}"
+        except DrillError as error:
+            reason = f"no cluster: {error}"
+        if access is not None:
+            progress = LineProgress(Lines(sys.stderr))
+            staging.deploy(provider, access, "smoke", progress)
+            roles.install(provider, access, progress)
+            notes["users"] += 1
     if access is None and os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     if access is None:
         pytest.skip(reason)
-    with uncaptured():
-        progress = LineProgress(Lines(sys.stderr))
-        staging.deploy(provider, access, "smoke", progress)
-        roles.install(provider, access, progress)
     yield access
-    if not was_up:
-        provider.down(Silent())
+    with users(shared) as notes:
+        notes["users"] -= 1
+        if not notes["users"] and not notes["was_up"]:
+            provider.down(Silent())
 
 
 @pytest.fixture(scope="session")

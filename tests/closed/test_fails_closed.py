@@ -31,7 +31,7 @@ from tests.closed.drill import (
 )
 from tests.closed.peers import FOREIGN
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("closed")]
 Act = Callable[[Drill], None]
 RATE = {"recovered": {"query": "max(rate(closed_errors_total[3s]))", "below": 10, "for": "3s"}}
 PATIENT = {

@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,13 @@ GOOD = machine.Facts(
     free_state_bytes=machine.RUN_BYTES,
     free_cache_bytes=machine.BUILD_BYTES,
 )
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder in which paths stay short enough for sockets, wherever pytest keeps its own."""
+    with tempfile.TemporaryDirectory(prefix="d-") as folder:
+        yield Path(folder)
 
 
 def test_a_fit_machine_is_not_refused() -> None:
@@ -214,8 +223,8 @@ def test_memory_control_of_version_two(tmp_path: Path) -> None:
     assert cgroups.memory_hierarchy(mounts) == mounts[0]
 
 
-def test_unreadable_state_counts_as_none(tmp_path: Path) -> None:
-    layout = Layout("x", tmp_path)
+def test_unreadable_state_counts_as_none(short: Path) -> None:
+    layout = Layout("x", short)
     assert state.load(layout) is None
     layout.root.mkdir()
     written = state.State("10.200.0.0/30", "boot", "/bin", complete=True)
@@ -225,8 +234,8 @@ def test_unreadable_state_counts_as_none(tmp_path: Path) -> None:
     assert state.load(layout) is None
 
 
-def test_the_lock_goes_with_the_cluster(tmp_path: Path) -> None:
-    layout = Layout("x", tmp_path)
+def test_the_lock_goes_with_the_cluster(short: Path) -> None:
+    layout = Layout("x", short)
     with state.locked(layout):
         layout.root.mkdir()
     assert layout.lock.exists()
@@ -235,8 +244,8 @@ def test_the_lock_goes_with_the_cluster(tmp_path: Path) -> None:
     assert not layout.lock.exists()
 
 
-def test_what_the_components_read_can_be_read(tmp_path: Path) -> None:
-    layout, binaries = Layout("x", tmp_path), Binaries(Path("/cache/abc-go1"))
+def test_what_the_components_read_can_be_read(short: Path) -> None:
+    layout, binaries = Layout("x", short), Binaries(Path("/cache/abc-go1"))
     config.write_files(layout, binaries)
     runtime = tomllib.loads((layout.conf / "containerd.toml").read_text())
     cri = runtime["plugins"]["io.containerd.grpc.v1.cri"]
@@ -251,8 +260,8 @@ def test_what_the_components_read_can_be_read(tmp_path: Path) -> None:
     assert network["name"] == layout.cni_network
 
 
-def test_all_that_a_component_writes_lies_in_the_state_folder(tmp_path: Path) -> None:
-    layout = Layout("x", tmp_path)
+def test_all_that_a_component_writes_lies_in_the_state_folder(short: Path) -> None:
+    layout = Layout("x", short)
     for part in config.components(layout, choose_cable("x", []), Binaries(Path("/cache/abc-go1"))):
         assert part.record.is_relative_to(layout.root)
         assert part.log.is_relative_to(layout.root)

@@ -32,7 +32,7 @@ from tests.accounts import kubeconfig_of
 
 ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "manifests" / "harness"
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.apart, pytest.mark.xdist_group("policies")]
 
 LIMITS = {"requests": {"memory": "16Mi"}, "limits": {"memory": "64Mi"}}
 POD = {

@@ -29,6 +29,8 @@ from harness.ports.kinds import called
 from tests.fakes.cluster import FakeCluster
 from tests.hands import hand
 
+pytestmark = pytest.mark.apart
+
 
 @pytest.fixture(params=[pytest.param("fake"), pytest.param("real", marks=pytest.mark.cluster)])
 def cluster(request: pytest.FixtureRequest) -> Cluster:

@@ -29,6 +29,7 @@ from tests.fakes.cluster import FakeCluster
 from tests.faults.targets import IMAGE_OF, KILLED, MADE, OPT_IN, ROWS, TARGETS, Killed, Row, Target
 from tests.hands import hand
 
+pytestmark = pytest.mark.apart
 SECONDS = 90.0
 """What pods may take to come or go on a busy machine."""
 

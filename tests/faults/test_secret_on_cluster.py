@@ -16,7 +16,7 @@ from tests.faults.targets import KEY_VALUE, OPT_IN, TARGETS
 from tests.faults.test_contract import Stage, image_on
 from tests.hands import hand
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.apart]
 ROWS = [target for target in TARGETS if target.kind == "secret" and target.spec["consumers"]]
 
 

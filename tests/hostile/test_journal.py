@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -264,7 +265,7 @@ def _spoil(value: object, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(keys))
         inner = value[key]
         if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
-            value[key] = data.draw(VALUES)
+            value[key] = copy.deepcopy(data.draw(VALUES))  # else what is put in may be spoilt by holding itself
             return
         value = inner
 

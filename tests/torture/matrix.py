@@ -136,7 +136,11 @@ class Torture:
             return result
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(one, tasks))
+            try:
+                return list(pool.map(one, tasks))
+            except BaseException:  # Ctrl-C too: what has not begun is left alone
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     # A trial
 

@@ -13,7 +13,7 @@ from harness.clusters.provider import Access
 from tests.faults.targets import KILLED, MADE, ROWS, TARGETS, Row
 from tests.torture.matrix import Held, Point, Torture, is_bad, table, title
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.apart]
 
 
 def sample(points: list[Point]) -> list[Point]:
@@ -75,6 +75,7 @@ def held_up(local_access: Access, request: pytest.FixtureRequest) -> Iterator[di
             future.cancel()
 
 
+@pytest.mark.xdist_group("held up")
 @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
 @pytest.mark.parametrize("target", HELD, ids=lambda target: f"{target.kind}-{target.name}")
 def test_a_run_that_slept_between_its_renewal_and_its_write_breaks_nothing(
