@@ -543,6 +543,8 @@ def _sentence(detail: ErrorDetails, loc: Loc) -> str:
             return f"{_shown(value)} is not one of {', '.join(allowed)}{closest(str(value), allowed)}"
         case "string_pattern_mismatch":
             return f"{_shown(value)} does not fit{_in_lower_case(value, ctx['pattern'])}; {_pattern(ctx['pattern'])}"
+        case "value_error" if value is None:
+            return f"`{name}` has no value; {str(ctx['error']).rpartition('; ')[2]}"
         case "value_error":
             return str(ctx["error"])
         case "too_short" | "string_too_short":

@@ -124,6 +124,7 @@ def test_a_value_knows_where_it_stands() -> None:
         ("of: memory.effective", "of: mem.effective", "mem.eff", "did you mean `memory.effective`?"),
         ("escalate: [l2,", "escalate: [l22,", "l22", "is not a role; did you mean `l2`?"),
         ("timeout: 4m", "timeout: 0s", "0s\n    steady_for", "write a timeout above 0s"),
+        ("timeout: 4m", "timeout:", "\n    steady_for", "`timeout` has no value; write a number with its unit"),
         ("smoke:", "smok:", "smok:", '"smok" is not one of smoke, gameday; did you mean `smoke`?'),
         ("name: oom-workers", "name: other", "other", "the file is called oom-workers.yaml"),
         (TITLE, "title: &a x", "&a", "anchors and aliases"),

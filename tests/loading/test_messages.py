@@ -310,6 +310,7 @@ def edited(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ("cpu-limit", {"limit": "0.5"}, ("limit",), False, "write thousandths of a core, like 250m"),
         ("memory-limit", {"limit": "48MB"}, ("limit",), False, "write 48Mi (powers of 1024) or 48M"),
         ("job", {"memory": "64"}, ("memory",), False, "write a unit, like 64Mi"),
+        ("scale", {"at": {}}, ("at",), False, "{} is not a duration; write a number with its unit"),
         ("job", {"deadline": "5 min"}, ("deadline",), False, "write 5m"),
         ("job", {"parallelism": 21}, ("parallelism",), False,
          "21 is out of bounds; write a number less than or equal to 20"),
