@@ -22,6 +22,7 @@ from harness import catalog
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest, renewed
 from harness.core.quantity import WRITTEN
+from harness.core.sense import nonsense
 
 if TYPE_CHECKING:
     import yaml
@@ -146,6 +147,10 @@ def load(path: Path) -> LoadedExperiment:
     if experiment is not None and experiment.name != path.stem:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
+    if experiment is not None:
+        document.problems += [
+            _Problem(_nearest(document.marks, loc), loc, message) for loc, message in nonsense(experiment)
+        ]
     if experiment is None or document.problems:
         raise _rejected(path, document.problems)
     return LoadedExperiment(experiment, path, document.marks)

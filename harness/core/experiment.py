@@ -146,11 +146,24 @@ class FaultSpec(Frozen):
         del timeout
         return self
 
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """What is wrong with this fault although it can be read, each with its path from here: what would waste a
+        drill whose longest run takes `timeout` seconds. Asked of files, and never of what a journal holds."""
+        del timeout
+        return []
+
 
 def measured_effect(spec: FaultSpec) -> MeasuredEffect | None:
     """The condition by which a fault is proved, where it is proved by one."""
     effect = getattr(spec, "effect", None)
     return effect if isinstance(effect, MeasuredEffect) else None
+
+
+def too_many(spec: FaultSpec, loc: Loc, pods: int, what: str) -> list[tuple[Loc, str]]:
+    """That a fault says of more pods than it may touch that they are hit."""
+    most = spec.blast_radius.pods
+    remedy = f"write at most {most}, or raise `blast_radius` on purpose"
+    return [(loc, f"{pods} {what}, and `blast_radius` allows {most}; {remedy}")] if pods > most else []
 
 
 def effect_signal(fault_id: str) -> str:
@@ -537,30 +550,48 @@ class Experiment(Frozen, Generic[F_co]):
                 continue
             if fault.at:
                 found.append((("faults", i, "after"), "a fault has one time; keep one of `at` and `after`"))
-            chain = [fault.id]
-            while (cause := self._cause(chain[-1])) and cause not in chain:
-                chain.append(cause)
-            if cause == fault.id:
-                words = " waits for ".join([*chain, cause])
+            waiting = self._way_to(f"{fault.id}.injected", moment(fault.after)[0])
+            if waiting:
+                chain = [name.partition(".")[0] for name in waiting if name.endswith(".injected")]
+                words = " waits for ".join([fault.id, *chain])
                 found.append((("faults", i, "after"), f"{words}: none of them would ever be injected"))
         return found
 
-    def _cause(self, fault_id: str) -> str:
-        """The fault without which the milestone that a fault waits for cannot come; "" where it waits for none."""
-        after = next((fault.after for fault in self.faults if fault.id == fault_id), None)
-        seen: set[str] = set()
-        name = moment(after)[0] if after else ""
-        while name and name not in seen:
-            seen.add(name)
-            owner, _, what = name.rpartition(".")
-            if any(fault.id == owner for fault in self.faults):
-                return owner
-            if name == "injected":
-                return next((fault.id for fault in self.faults if fault.after is None), fault_id)
-            if owner not in {alert.name for alert in self.alerts} or what not in _ALERT_STATES:
-                owner = self.alerts[0].name if self.alerts else ""
-            name = next((alert.of for alert in self.alerts if alert.name == owner), "")
-        return ""
+    def _way_to(self, wanted: str, name: str, seen: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """The milestones from `name` to `wanted`, each of which waits for the next; none where it does not wait for it
+        in the end."""
+        if name == wanted:
+            return (name,)
+        ways = (self._way_to(wanted, one, seen | {name}) for one in self.waits_for(name) if one not in seen)
+        return next(((name, *way) for way in ways if way), ())
+
+    def waits_for(self, name: str) -> tuple[str, ...]:
+        """The milestones without which the one called `name` cannot come. The plain names are those of the first
+        alert, and are answered as its own."""
+        first = self.alerts[0].name if self.alerts else ""
+        for alert in self.alerts:
+            match name.removeprefix(f"{alert.name}."):
+                case what if what == name:
+                    continue
+                case "pending":
+                    return (alert.of,)
+                case "firing":
+                    return (f"{alert.name}.pending",)
+                case _:
+                    return (f"{alert.name}.firing",)
+        for fault in self.faults:
+            if name == f"{fault.id}.injected":
+                return (moment(fault.after)[0],) if fault.after else ()
+            if name == f"{fault.id}.effective":
+                return (f"{fault.id}.injected",)
+        if name == "injected":
+            at_once = next((fault for fault in self.faults if fault.after is None), None)
+            return tuple(f"{fault.id}.injected" for fault in ([at_once] if at_once else self.faults))
+        if name == "all_clear":
+            return tuple(f"{alert.name}.all_clear" for alert in self.alerts)
+        if name.partition(".")[0] in self.roles:
+            return (f"{first}.firing",) if len(self.alerts) == 1 else ()
+        return (f"{first}.{name}",) if first and name != "clean" else ()
 
     def milestones(self) -> frozenset[str]:
         """Every milestone name that a run of this experiment can produce."""

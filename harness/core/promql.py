@@ -43,6 +43,19 @@ def counter_ranges(query: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unbalanced(query: str) -> str:
+    """The bracket or quote of an expression that has no counterpart; "" where each has its own."""
+    shown, waiting = _unquoted(query), list[str]()
+    for char, original in zip(shown, query, strict=True):
+        if char in "([{":
+            waiting.append(char)
+        elif char in ")]}" and (not waiting or waiting.pop() + char not in {"()", "[]", "{}"}):
+            return original
+    if waiting:
+        return waiting[-1]
+    return _open_quote(query)
+
+
 def matchers(labels: dict[str, str]) -> str:
     """The inside of a selector's braces for labels that must be equal, with their values escaped."""
     return ",".join(f'{name}="{_escaped(value)}"' for name, value in sorted(labels.items()))
@@ -54,6 +67,16 @@ def _escaped(value: str) -> str:
 
 def _unquoted(query: str) -> str:
     """The expression with strings and comments hidden, of the same length."""
+    return _read(query)[0]
+
+
+def _open_quote(query: str) -> str:
+    """The quote of a string that has no end."""
+    return _read(query)[1].strip("#")
+
+
+def _read(query: str) -> tuple[str, str]:
+    """The expression with strings and comments hidden, and what is still open at its end: a quote, # or nothing."""
     shown, quote, at = list(query), "", 0
     while at < len(query):
         char = query[at]
@@ -67,7 +90,7 @@ def _unquoted(query: str) -> str:
         elif char in "\"'`#":
             quote, shown[at] = char, _HIDDEN
         at += 1
-    return "".join(shown)
+    return "".join(shown), quote
 
 
 def _outermost(query: str) -> str:

@@ -170,3 +170,17 @@ def test_what_version_0_1_wrote_is_read_in_todays_words() -> None:
     assert renewed({"autopilot": None}) == {"autopilot": None}
     today = {"autopilot": {"responses": [TREE]}}
     assert renewed(today) == today
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["B.acknowledged", "B.root_cause.declared", "B.resolved", "all_clear", "B.pending + 5s", "second.effective"],
+)
+def test_a_fault_that_waits_for_the_answer_to_itself_is_refused(after: str) -> None:
+    alerts = [
+        {"name": "A", "within": "1m", "of": "memory.effective"},
+        {"name": "B", "within": "1m", "of": "second.effective"},
+    ]
+    found = problems(faults=[FAULT, SECOND | {"after": after}], alerts=alerts)
+    assert "second waits for second" in found["faults.1.after"]
+    assert experiment(faults=[FAULT, SECOND | {"after": "A.acknowledged"}], alerts=alerts)

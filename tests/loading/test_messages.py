@@ -364,3 +364,14 @@ def test_a_mistake_in_a_step_is_told_in_plain_words(tmp_path: Path, step: Any, a
     assert len(problems) == 1
     assert problems[0][0] == place(text, loc)
     assert words in problems[0][2]
+
+
+def test_nonsense_is_refused_at_its_place_when_a_file_is_loaded(tmp_path: Path) -> None:
+    path, text = written(tmp_path, experiment(edited(fault("pod-kill"), count=4)))
+    assert told(path) == [
+        (
+            place(text, ("faults", 0, "count")),
+            "faults.0.count",
+            "4 pods are killed, and `blast_radius` allows 3; write at most 3, or raise `blast_radius` on purpose",
+        )
+    ]
