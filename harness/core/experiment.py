@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.core.quantity import Duration, Memory, parse_duration
+from harness.core.quantity import Duration, Memory, format_duration, parse_duration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
@@ -351,6 +351,8 @@ class Profile(Frozen):
     """A profile changes timing only: never a fault, an alert, an SLA's bound or a threshold."""
 
     timeout: Duration
+    range: Duration | None = None
+    """What `[$range]` in queries stands for: long enough for the scrape interval of the profile's alerting chain."""
     steady_for: Duration | None = None
     mitigated: ConditionTuning = ConditionTuning()
     recovered: ConditionTuning = ConditionTuning()
@@ -615,13 +617,13 @@ class Experiment(Frozen, Generic[F_co]):
         return self.profiles[name]
 
     def tuned(self, name: ProfileName) -> Self:
-        """This experiment with the profile's windows and pace applied."""
+        """This experiment with the profile's windows, range and pace applied."""
         profile = self.profiles[name]
         steady = tuple(
             c if profile.steady_for is None else c.model_copy(update={"for_": profile.steady_for})
             for c in self.steady_state
         )
-        return self.model_copy(update={
+        tuned = self.model_copy(update={
             "faults": tuple(fault.tuned(profile.timeout) for fault in self.faults),
             "steady_state": steady,
             "mitigated": _tuned(self.mitigated, profile.mitigated),
@@ -629,6 +631,7 @@ class Experiment(Frozen, Generic[F_co]):
             "alerts": tuple(_tuned_alert(alert, profile.alerts.get(alert.name)) for alert in self.alerts),
             "autopilot": _paced(self.autopilot, profile.autopilot_pace),
         })  # fmt: skip
+        return tuned if profile.range is None else _ranged(tuned, format_duration(profile.range))
 
     def fault(self, fault_id: str) -> F_co:
         """The declared fault called `fault_id`."""
@@ -657,6 +660,21 @@ def renewed(data: Mapping[str, Any]) -> dict[str, Any]:
 def digest_of(data: Mapping[str, Any]) -> str:
     """The digest of an experiment that is already data, as a journal holds it."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+_RANGE = re.compile(r"\[\s*\$range\s*(?=[\]:])")
+T = TypeVar("T")
+
+
+def _ranged(said: T, text: str) -> T:
+    """A model, or what is in one, whose queries have a range for `[$range]`. Profiles, a mapping, stay as declared."""
+    if isinstance(said, BaseModel):
+        changes = {
+            name: _RANGE.sub(f"[{text}", value) if name == "query" and isinstance(value, str) else _ranged(value, text)
+            for name, value in said
+        }
+        return said.model_copy(update=changes)
+    return tuple(_ranged(one, text) for one in said) if isinstance(said, tuple) else said  # type: ignore[return-value]
 
 
 def _tuned(condition: Condition, tuning: ConditionTuning) -> Condition:

@@ -20,7 +20,7 @@ from harness.core.experiment import (
     measured_effect,
     moment,
 )
-from harness.core.promql import unbalanced
+from harness.core.promql import placeholders, unbalanced
 from harness.core.quantity import format_duration
 
 Doubt = tuple[Loc, str]
@@ -36,6 +36,7 @@ def nonsense(experiment: AnyExperiment) -> list[Doubt]:
         *_at_odds(experiment),
         *_without_meaning(experiment),
         *_unreadable(experiment),
+        *_unfilled(experiment),
     ]
     for index, fault in enumerate(experiment.faults):
         found += [(("faults", index, *loc), message) for loc, message in fault.nonsense(longest)]
@@ -217,6 +218,28 @@ def _unreadable(experiment: AnyExperiment) -> Iterator[Doubt]:
         odd = unbalanced(query)
         if odd:
             yield loc, f"{odd} has no counterpart in the query; balance its brackets and quotes"
+
+
+def _unfilled(experiment: AnyExperiment) -> Iterator[Doubt]:
+    """Ranges that a profile would leave open, and such as nothing asks for."""
+    for loc, query in queries(experiment):
+        strange = [one for one in placeholders(query) if not one.startswith("[")]
+        if strange:
+            yield loc, f"nothing fills in {strange[0]}; write [$range], and `range` in each profile"
+    for name, profile in experiment.profiles.items():
+        plain = experiment.model_copy(update={"profiles": {name: profile.model_copy(update={"range": None})}})
+        asked = [".".join(map(str, loc)) for loc, query in of_run(plain.tuned(name)) if placeholders(query)]
+        if asked and profile.range is None:
+            yield ("profiles", name), f"{asked[0]} looks at [$range]; say here how long that is, such as range: 1m"
+        elif profile.range is not None and not asked:
+            yield ("profiles", name, "range"), "no query of this profile looks at [$range]; leave `range` out"
+        elif profile.range is not None and profile.range <= 0:
+            yield ("profiles", name, "range"), "a range of no time holds no samples; write one above 0s"
+
+
+def of_run(experiment: AnyExperiment) -> Iterator[tuple[Loc, str]]:
+    """The queries of a tuned experiment, without what its profiles had for other runs."""
+    return ((loc, query) for loc, query in queries(experiment) if loc[0] != "profiles")
 
 
 def queries(said: object, at: Loc = ()) -> Iterator[tuple[Loc, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import AnyExperiment, measured_effect
 from harness.core.sense import nonsense, queries
 from harness.loading import parse
 
@@ -91,6 +91,7 @@ def condition(query: str, **bound: Any) -> dict[str, Any]:
 
 
 STEADY = GOOD["steady_state"]
+RANGED = {"timeout": "4m", "range": "1m"}
 NONSENSE: dict[str, tuple[dict[str, Any], str, str]] = {
     "more pods are killed than may be": (killing(), "faults.0.count", "3 pods are killed, and `blast_radius` allows 2"),
     "more pods run than may": (
@@ -262,6 +263,30 @@ NONSENSE: dict[str, tuple[dict[str, Any], str, str]] = {
         "signal.query",
         "has no counterpart",
     ),
+    "a range that no profile has": (
+        {"mitigated": {"query": "deriv(depth[$range])", "below": 0}},
+        "profiles.smoke",
+        "mitigated.query looks at [$range]; say here how long that is, such as range: 1m",
+    ),
+    "a range that one profile lacks": (
+        {
+            "profiles": {"smoke": {"timeout": "4m"}, "gameday": RANGED},
+            "signal": {"title": "t", "query": "max(x[$range])"},
+        },
+        "profiles.smoke",
+        "signal.query looks at [$range]",
+    ),
+    "a range that nothing looks at": ({"profiles": {"smoke": RANGED}}, "profiles.smoke.range", "leave `range` out"),
+    "a range of nothing": (
+        {"profiles": {"smoke": RANGED | {"range": "0s"}}, "signal": {"title": "t", "query": "max(x[$range])"}},
+        "profiles.smoke.range",
+        "holds no samples",
+    ),
+    "a placeholder of somebody else": (
+        {"recovered": {"query": "rate(x[$__rate_interval])", "below": 1}},
+        "recovered.query",
+        "nothing fills in $__rate_interval; write [$range], and `range` in each profile",
+    ),
 }
 
 
@@ -290,6 +315,13 @@ SENSE: dict[str, dict[str, Any]] = {
     "a band": {"steady_state": [*STEADY, condition("max(depth)", above=1)]},
     "a wider guard": {"must_hold": [condition("max(depth)", below=900)]},
     "an effect beyond the recovery": faults(effect={"query": "max(depth)", "above": 20, "within": "60s"}),
+    "a range that every profile has": {
+        "profiles": {"smoke": RANGED, "gameday": RANGED},
+        "mitigated": {"query": "deriv(depth[$range])", "below": 0},
+    },
+    "a range that only one profile's query has": {
+        "profiles": {"smoke": RANGED | {"mitigated": {"query": "deriv(depth[$range])"}}, "gameday": {"timeout": "75m"}},
+    },
     "quotes and comments with brackets": {"signal": {"title": "t", "query": 'sum(x{a="(]", b=\'"\'}) # (a'}},
 }
 
@@ -319,3 +351,11 @@ def test_every_query_is_looked_at_but_what_is_somebody_elses() -> None:
         "abort.0.query": "max(depth)", "autopilot.responses.0.when.query": "w",
         "profiles.smoke.mitigated.query": "m", "profiles.smoke.alerts.Errors.recovered.query": "r",
     }  # fmt: skip
+
+
+def test_a_fault_is_proved_over_the_range_of_the_profile() -> None:
+    effect = ERRORS | {"query": "sum(rate(b[$range])) / sum(rate(c[ $range ]))"}
+    tuned = experiment(**faults(effect=effect), profiles={"smoke": RANGED}).tuned("smoke")
+    proved = measured_effect(tuned.faults[1])
+    assert proved is not None
+    assert proved.query == "sum(rate(b[1m])) / sum(rate(c[1m]))"

@@ -99,7 +99,7 @@ def experiment(one: dict[str, Any]) -> dict[str, Any]:
         "faults": [one],
         "alerts": [{"name": "Slow", "within": "3m", "of": "one.injected"}],
         "slas": [{"from": "firing", "to": "acknowledged", "within": "5m"}],
-        "profiles": {"smoke": {"timeout": "5m"}},
+        "profiles": {"smoke": {"timeout": "5m", "range": "10s"}},
     }
     del base["facilitator"]["of_alerts"]
     base["autopilot"]["responses"] = base["autopilot"]["responses"][:1]
