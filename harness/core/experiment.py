@@ -159,6 +159,12 @@ def measured_effect(spec: FaultSpec) -> MeasuredEffect | None:
     return effect if isinstance(effect, MeasuredEffect) else None
 
 
+def effect_within(spec: FaultSpec) -> float | None:
+    """Seconds in which a fault's effect must be proved, where it declares them."""
+    within = getattr(getattr(spec, "effect", None), "within", None)
+    return float(within) if within is not None else None
+
+
 def too_many(spec: FaultSpec, loc: Loc, pods: int, what: str) -> list[tuple[Loc, str]]:
     """That a fault says of more pods than it may touch that they are hit."""
     most = spec.blast_radius.pods

@@ -17,6 +17,7 @@ from harness.core.experiment import (
     Condition,
     Loc,
     RestoreMemoryLimit,
+    effect_within,
     measured_effect,
     moment,
 )
@@ -113,8 +114,10 @@ def _too_late(experiment: AnyExperiment, longest: float) -> Iterator[Doubt]:
             loc: Loc = ("faults", i, "after" if fault.after else "at")
             message = f"the longest profile lasts for {format_duration(longest)}: it is over before; write less"
             yield loc, message
+        if effect_within(fault) == 0:
+            yield ("faults", i, "effect", "within"), "no effect is proved within no time; write a bound above 0s"
         effect = measured_effect(fault)
-        if effect is not None and effect.for_ > effect.within:
+        if effect is not None and effect.within and effect.for_ > effect.within:
             message = f"it must hold for {format_duration(effect.for_)} within {format_duration(effect.within)}; "
             yield ("faults", i, "effect", "for"), message + "write a shorter `for`, or a longer `within`"
     for name, profile in experiment.profiles.items():
@@ -127,6 +130,12 @@ def _too_late(experiment: AnyExperiment, longest: float) -> Iterator[Doubt]:
                     (*loc, "for"),
                     f"{spelled}, and the run lasts for {format_duration(profile.timeout)}; write a shorter `for` here",
                 )
+
+    pace = experiment.autopilot
+    unattended = [p.timeout for p in experiment.profiles.values() if p.responder == "autopilot"]
+    if pace is not None and unattended and pace.acknowledge_after >= min(unattended):
+        message = f"a run is over after {format_duration(min(unattended))}, and nobody would have answered; write less"
+        yield ("autopilot", "acknowledge_after"), message
 
 
 # Conditions
@@ -204,6 +213,14 @@ def _without_meaning(experiment: AnyExperiment) -> Iterator[Doubt]:
             ("facilitator", "of_alerts", first),
             "the truth behind the first alert is `root_cause`; write it there, or name another alert",
         )
+    for i, alert in enumerate(experiment.alerts):
+        if alert.labels.get("alertname", alert.name) != alert.name:
+            yield ("alerts", i, "labels", "alertname"), f"no alert is called that and {alert.name}; leave it out"
+    titles = [sla.title for sla in experiment.slas]
+    for i, title in enumerate(titles):
+        if title in titles[:i]:
+            yield ("slas", i, "name"), f"{title!r} is the name of two SLAs, and reports tell them by it; give another"
+    yield from _nobody_called(experiment)
     for i, response in enumerate(experiment.autopilot.responses if experiment.autopilot else ()):
         restores = any(isinstance(step, RestoreMemoryLimit) for step in response.steps)
         if restores and not response.look_at.startswith("deployment/"):
@@ -211,6 +228,18 @@ def _without_meaning(experiment: AnyExperiment) -> Iterator[Doubt]:
                 ("autopilot", "responses", i, "look_at"),
                 "restore-memory-limit mends the Deployment that is looked at; name that, such as deployment/worker",
             )
+
+
+def _nobody_called(experiment: AnyExperiment) -> Iterator[Doubt]:
+    """Required promises about roles that the autopilot never calls, where it is the one to respond."""
+    unattended = [name for name, profile in experiment.profiles.items() if profile.responder == "autopilot"]
+    called = experiment.autopilot.escalate if experiment.autopilot else ()
+    for i, sla in enumerate(experiment.slas if unattended else ()):
+        for end, name in (("from", sla.from_), ("to", sla.to)):
+            role = name.partition(".")[0]
+            if sla.required and role in experiment.roles and role not in called:
+                message = f"in profile {unattended[0]} the autopilot responds, and it calls nobody as {role}"
+                yield ("slas", i, end), f"{message}; add {role} to `autopilot.escalate`, or require something else"
 
 
 def _unreadable(experiment: AnyExperiment) -> Iterator[Doubt]:

@@ -263,6 +263,31 @@ NONSENSE: dict[str, tuple[dict[str, Any], str, str]] = {
         "signal.query",
         "has no counterpart",
     ),
+    "an effect in no time": (
+        {"faults": [SCALE | {"effect": {"ready_at_most": 1, "within": "0s"}}, KEY]},
+        "faults.0.effect.within",
+        "write a bound above 0s",
+    ),
+    "an answer after the end": (
+        {"autopilot": {**GOOD["autopilot"], "acknowledge_after": "5m"}},
+        "autopilot.acknowledge_after",
+        "a run is over after 4m",
+    ),
+    "an alert of two names": (
+        {"alerts": [FIRST | {"labels": {"alertname": "Other"}}, SECOND]},
+        "alerts.0.labels.alertname",
+        "no alert is called that and Slow",
+    ),
+    "two promises of one name": (
+        {"slas": [{"name": "a", **one} for one in GOOD["slas"]]},
+        "slas.1.name",
+        "'a' is the name of two SLAs",
+    ),
+    "a promise about somebody who is not called": (
+        {"slas": [{"from": "firing", "to": "l2.joined", "within": "5m", "required": True}]},
+        "slas.0.to",
+        "in profile smoke the autopilot responds, and it calls nobody as l2",
+    ),
     "a range that no profile has": (
         {"mitigated": {"query": "deriv(depth[$range])", "below": 0}},
         "profiles.smoke",
@@ -315,6 +340,15 @@ SENSE: dict[str, dict[str, Any]] = {
     "a band": {"steady_state": [*STEADY, condition("max(depth)", above=1)]},
     "a wider guard": {"must_hold": [condition("max(depth)", below=900)]},
     "an effect beyond the recovery": faults(effect={"query": "max(depth)", "above": 20, "within": "60s"}),
+    "a promise about somebody whom people call": {
+        "slas": [{"from": "firing", "to": "l2.joined", "within": "5m", "required": True}],
+        "profiles": {"gameday": {"timeout": "75m", "responder": "human"}},
+    },
+    "a promise about somebody who is called": {
+        "slas": [{"from": "firing", "to": "l2.joined", "within": "5m", "required": True}],
+        "autopilot": {**GOOD["autopilot"], "escalate": ["l2"]},
+    },
+    "an alert that names itself": {"alerts": [FIRST | {"labels": {"alertname": "Slow"}}, SECOND]},
     "a range that every profile has": {
         "profiles": {"smoke": RANGED, "gameday": RANGED},
         "mitigated": {"query": "deriv(depth[$range])", "below": 0},
