@@ -22,6 +22,7 @@ from harness import catalog
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest, renewed
 from harness.core.quantity import WRITTEN
+from harness.core.sense import nonsense
 
 if TYPE_CHECKING:
     import yaml
@@ -146,6 +147,10 @@ def load(path: Path) -> LoadedExperiment:
     if experiment is not None and experiment.name != path.stem:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
+    if experiment is not None:
+        document.problems += [
+            _Problem(_nearest(document.marks, loc), loc, message) for loc, message in nonsense(experiment)
+        ]
     if experiment is None or document.problems:
         raise _rejected(path, document.problems)
     return LoadedExperiment(experiment, path, document.marks)
@@ -355,83 +360,169 @@ def _validated(document: _Document) -> AnyExperiment | None:
 
 
 def _translated(error: ValidationError, document: _Document) -> Iterator[_Problem]:
+    expected: dict[Loc, list[str]] = {}
     for detail in error.errors(include_url=False):
+        at = _settled(detail["loc"], document.data)
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, SelfCheckError):
-            for loc, message in cause.problems:
+            for inner, message in cause.problems:
+                loc = (*at.loc, *inner)
                 yield _Problem(_nearest(document.marks, loc), loc, message)
-            continue
-        if detail["type"] == "too_short" and detail["input"]:
-            continue  # its items are at fault, and each is told by itself
-        loc = _settled(detail["loc"], document.data)
-        if detail["type"].startswith("union_tag") and (*loc, "kind") in document.marks:
-            loc = (*loc, "kind")
-        if detail["type"] == "extra_forbidden":
-            message = _unknown_field(str(loc[-1]), detail["loc"][:-1], set(_children(loc[:-1], document.data)))
-            yield _Problem(document.keys.get(loc, _nearest(document.marks, loc)), loc, message)
+        elif at.unclear:
+            yield _Problem(_nearest(document.marks, at.loc), at.loc, _either(at.unclear))
+        elif not at.meant or (detail["type"] == "too_short" and detail["input"]):
+            continue  # another branch than the author's; a list whose items are told by themselves
+        elif at.branch and detail["type"] in _TYPES:
+            expected.setdefault(at.loc, []).append(_TYPES[detail["type"]])
+        elif detail["type"] == "extra_forbidden":
+            parent = _settled(detail["loc"][:-1], document.data)
+            yield _unknown_field(at.loc, _alternatives(parent.nodes), document)
         else:
-            yield _Problem(_nearest(document.marks, loc), loc, _sentence(detail, loc))
+            yield _told(detail, at, document)
+    for loc, types in expected.items():
+        words = " or ".join([", ".join(types[:-1]), types[-1]] if len(types) > 1 else types)
+        message = f"expected {words}, found {_shown(_value_at(loc, document.data))}"
+        yield _Problem(_nearest(document.marks, loc), loc, message)
 
 
-def _settled(loc: Loc, data: Any) -> Loc:
-    """pydantic's path without the parts that stand in no file (the tag of a union)."""
+class _Settled(NamedTuple):
+    """One of pydantic's paths as the file has it, and what the schema knows of that place."""
+
+    loc: Loc
+    nodes: list[dict[str, Any]]
+    """What may stand there; several where alternatives are not told apart by then."""
+    branch: bool = False
+    """Whether it is one of several plain types that the value might have had."""
+    meant: bool = True
+    """Whether it lies in the alternative that the author meant, by the keys that are there."""
+    unclear: tuple[dict[str, Any], ...] = ()
+    """The alternatives, where the keys do not say which one was meant."""
+
+
+def _settled(path: Loc, data: Any) -> _Settled:
+    """The place that pydantic means. Its path holds, right behind a value that may be one of several things, the name
+    of the one that it was tried as: that part stands in no file, whatever fields the file has."""
     kept: list[str | int] = []
-    for index, part in enumerate(loc):
-        here = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int))
-        if here:
-            data = data[part]
-            kept.append(part)
-        elif index == len(loc) - 1 and isinstance(data, dict) and part not in {*catalog.kinds(), "[key]"}:
-            kept.append(part)  # a field that is missing
-    return tuple(kept)
+    nodes: list[dict[str, Any]] = [catalog.schema()]
+    rest = list(path)
+    while True:
+        options = _alternatives(nodes)
+        if len(options) > 1 and rest:
+            name, *rest = rest
+            key = _tag_key(options)
+            chosen = [one for one in options if _is_called(one, key, str(name))]
+            if key is None and isinstance(data, dict):
+                best = _nearest_shapes(options, data)
+                if len(best) > 1:
+                    return _Settled(tuple(kept), nodes, unclear=tuple(best))
+                if chosen and chosen != best:
+                    return _Settled(tuple(kept), nodes, meant=False)
+            nodes = chosen or options
+            if not rest and not all("properties" in one for one in options):
+                return _Settled(tuple(kept), nodes, branch=True)
+            continue
+        if not rest or rest == ["[key]"]:
+            return _Settled(tuple(kept), nodes)
+        part, *rest = rest
+        kept.append(part)
+        data = data[part] if _holds(data, part) else None
+        nodes = [below for node in options for below in _below(node, part)]
 
 
-def _children(loc: Loc, data: Any) -> tuple[str, ...]:
+def _holds(data: Any, part: str | int) -> bool:
+    return part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
+
+
+def _value_at(loc: Loc, data: Any) -> Any:
     for part in loc:
         data = data[part]
-    return tuple(data)
+    return data
 
 
-def _unknown_field(name: str, parent: Loc, present: set[str]) -> str:
-    known = _fields(parent)
-    guess = closest(name, known)
-    listed = f"; known here: {', '.join(f for f in known if f not in present) or 'nothing more'}" if known else ""
-    return f"there is no field `{name}` here{guess or listed}"
-
-
-def _fields(loc: Loc) -> tuple[str, ...]:
-    """The names that a file may use at `loc`, as the schema has them."""
-    schema = catalog.schema()
-    nodes: list[dict[str, Any]] = [schema]
-    for part in loc:
-        following: list[dict[str, Any]] = []
-        for node in _spread(nodes, schema):
-            if isinstance(part, int):
-                following += [node["items"]] if "items" in node else []
-            elif part in node.get("properties", {}):
-                following.append(node["properties"][part])
-            elif node.get("properties", {}).get("kind", {}).get("const") == part:
-                following.append(node)
-            elif isinstance(node.get("additionalProperties"), dict):
-                following.append(node["additionalProperties"])
-        nodes = following
-    return tuple(dict.fromkeys(name for node in _spread(nodes, schema) for name in node.get("properties", {})))
-
-
-def _spread(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The nodes with references followed and alternatives laid side by side."""
+def _alternatives(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes with references followed and alternatives laid side by side; `title` is a definition's name. That a
+    value may be left out is no alternative."""
+    found: list[dict[str, Any]] = []
     for node in nodes:
         if "$ref" in node:
-            yield from _spread([schema["definitions"][node["$ref"].rpartition("/")[2]]], schema)
+            name = node["$ref"].rpartition("/")[2]
+            found += _alternatives([{**catalog.schema()["definitions"][name], "title": name}])
         elif "anyOf" in node or "oneOf" in node:
-            yield from _spread([*node.get("anyOf", ()), *node.get("oneOf", ())], schema)
+            found += _alternatives([*node.get("anyOf", ()), *node.get("oneOf", ())])
+        elif node.get("type") != "null":
+            found.append(node)
+    return found
+
+
+def _below(node: dict[str, Any], part: str | int) -> list[dict[str, Any]]:
+    if isinstance(part, int):
+        return [node["items"]] if "items" in node else []
+    if part in node.get("properties", {}):
+        return [node["properties"][part]]
+    return [node["additionalProperties"]] if isinstance(node.get("additionalProperties"), dict) else []
+
+
+def _tag(node: dict[str, Any], key: str | None) -> str | None:
+    return node.get("properties", {}).get(key, {}).get("const") if key is not None else None
+
+
+def _is_called(node: dict[str, Any], key: str | None, name: str) -> bool:
+    """Whether pydantic calls an alternative so: by its tag, or by its class, which stands among its validators."""
+    return name == _tag(node, key) if key is not None else node.get("title") in re.findall(r"\w+", name)
+
+
+def _tag_key(options: list[dict[str, Any]]) -> str | None:
+    """The field by whose value the alternatives are told apart."""
+    fields = options[0].get("properties", {})
+    return next((key for key in fields if all(_tag(one, key) is not None for one in options)), None)
+
+
+def _nearest_shapes(options: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The alternatives that have most of the fields that are there."""
+    shared = [sum(key in one.get("properties", {}) for key in data) for one in options]
+    return [one for one, count in zip(options, shared, strict=True) if count == max(shared)]
+
+
+def _either(options: tuple[dict[str, Any], ...]) -> str:
+    shapes = [", ".join(f"`{name}`" for name in one.get("required", ())) for one in options]
+    return f"it is not clear what is meant; write either {' or else '.join(shapes)}"
+
+
+def _unknown_field(loc: Loc, options: list[dict[str, Any]], document: _Document) -> _Problem:
+    name, present = str(loc[-1]), _value_at(loc[:-1], document.data)
+    known = tuple(dict.fromkeys(field for one in options for field in one.get("properties", {})))
+    guess = closest(name, known)
+    listed = f"; known here: {', '.join(f for f in known if f not in present) or 'nothing more'}" if known else ""
+    mark = document.keys.get(loc, Mark(1, 1))  # a journal has no places
+    return _Problem(mark, loc, f"there is no field `{name}` here{guess or listed}")
+
+
+def _told(detail: ErrorDetails, at: _Settled, document: _Document) -> _Problem:
+    """Any other of pydantic's errors, at the value that it is about."""
+    loc, kind, value = at.loc, detail["type"], detail["input"]
+    if kind.startswith("union_tag"):
+        options = _alternatives(at.nodes)
+        key = _tag_key(options) or ""
+        what = {"kind": "fault", "do": "step"}.get(key, "value")
+        known = [str(_tag(one, key)) for one in options]
+        listed = ", ".join(known)
+        if not isinstance(value, dict):
+            message = f"a {what} is a mapping, but this is {_shown(value)}"
+        elif value.get(key) is None:
+            message = f"`{key}` {'has no value' if key in value else 'is missing'}; one of: {listed}"
         else:
-            yield node
+            name, of = str(value[key]), " of kind" if key == "kind" else ""
+            message = f"there is no {what}{of} {name!r}{closest(name, known)}; known: {listed}"
+        loc = (*loc, key) if (*loc, key) in document.marks else loc
+        return _Problem(_nearest(document.marks, loc), loc, message)
+    mark = document.keys.get(loc) if detail["loc"][-1:] == ("[key]",) else None
+    return _Problem(mark or _nearest(document.marks, loc), loc, _sentence(detail, loc))
 
 
 _TYPES = {
     "string_type": "text",
     "int_type": "a whole number",
+    "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
@@ -440,6 +531,9 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_LIMITS = {
+    "gt": "greater than", "ge": "greater than or equal to", "lt": "less than", "le": "less than or equal to",
+}  # fmt: skip
 
 
 def _sentence(detail: ErrorDetails, loc: Loc) -> str:
@@ -449,34 +543,56 @@ def _sentence(detail: ErrorDetails, loc: Loc) -> str:
     match kind:
         case "missing":
             return f"`{name}` is missing; it is required here"
-        case "union_tag_not_found" if isinstance(value, dict):
-            return f"`kind` is missing; one of: {', '.join(catalog.kinds())}"
-        case "union_tag_invalid":
-            known = ", ".join(catalog.kinds())
-            return (
-                f"there is no fault of kind {ctx['tag']!r}{closest(str(ctx['tag']), catalog.kinds())}; known: {known}"
-            )
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", str(ctx["expected"]))
             return f"{_shown(value)} is not one of {', '.join(allowed)}{closest(str(value), allowed)}"
         case "string_pattern_mismatch":
-            return f"{_shown(value)} does not fit; {_pattern(str(ctx['pattern']))}"
+            return f"{_shown(value)} does not fit{_in_lower_case(value, ctx['pattern'])}; {_pattern(ctx['pattern'])}"
+        case "value_error" if value is None:
+            return f"`{name}` has no value; {str(ctx['error']).rpartition('; ')[2]}"
         case "value_error":
             return str(ctx["error"])
-        case "union_tag_not_found":
-            return f"a fault is a mapping, but this is {_shown(value)}"
+        case "too_short" | "string_too_short":
+            return f"`{name}` is empty; write at least one" if kind == "too_short" else f"`{name}` is empty; write text"
+        case "too_long":
+            return f"`{name}` has {ctx['actual_length']} items; write at most {ctx['max_length']}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            words, limit = next((words, ctx[short]) for short, words in _LIMITS.items() if short in ctx)
+            return f"{_shown(value)} is out of bounds; write a number {words} {limit:g}"
         case _ if value is None and kind in _TYPES:
             return f"`{name}` has no value; write {_TYPES[kind]}"
+        case "string_type" if isinstance(value, bool | int | float):
+            text = json.dumps(_shown(value))
+            return f"expected text, found {_shown(value)}; if it is meant as text, put it into quotes: {text}"
         case _ if kind in _TYPES:
             return f"expected {_TYPES[kind]}, found {_shown(value)}"
         case _:
             return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}; found {_shown(value)}"
 
 
+_PATTERNS = {
+    "^[a-z0-9]([a-z0-9-]{": "write lower-case letters, digits and -, at most 40, not beginning or ending with -",
+    "^[a-z0-9]([-.a-z0-9]*": "write lower-case letters, digits, - and ., as the object's name in the cluster",
+    "^[A-Za-z_][A-Za-z0-9_]{": "write letters, digits and _, not beginning with a digit",
+    "^[A-Za-z_][A-Za-z0-9_-]*(": "write a milestone, such as firing or l2.joined",
+    "^(/[^/]+)+$": "write where it is from the object's root, such as /spec/ports/0/port",
+    "^[-._a-zA-Z0-9]": "write letters, digits, -, _ and .",
+}
+"""What patterns of the experiment's fields ask for, by how they begin."""
+
+
 def _pattern(pattern: str) -> str:
-    if pattern.startswith("^[a-z0-9]("):
-        return "write lower-case letters, digits and -, at most 40, not beginning or ending with -"
-    return f"write text that matches {pattern}"
+    kinds = re.match(r"\^\(([a-z|]+)\)/", pattern)
+    if kinds:
+        known = kinds[1].split("|")
+        return f"write kind/name, such as {known[0]}/my-name; the kinds are {', '.join(known)}"
+    words = next((words for start, words in _PATTERNS.items() if pattern.startswith(start)), "")
+    return words or f"write text that matches {pattern}"
+
+
+def _in_lower_case(value: Any, pattern: str) -> str:
+    lower = str(value).lower()
+    return f"; did you mean `{lower}`?" if len(lower) < 100 and re.fullmatch(pattern, lower) else ""
 
 
 def _shown(value: Any) -> str:

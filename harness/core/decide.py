@@ -28,7 +28,7 @@ from harness.core.event import (
     UndoDone,
     UndoStarted,
 )
-from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, moment
+from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, effect_within, moment
 from harness.core.history import History
 from harness.core.milestone import milestones
 
@@ -273,9 +273,7 @@ def _unproved(experiment: AnyExperiment, history: History, now: Instant) -> str:
 
 def effect_deadline(experiment: AnyExperiment, fault_id: str) -> float | None:
     """Seconds in which a fault's effect must be proved, where its spec declares an `effect.within`."""
-    effect = getattr(experiment.fault(fault_id), "effect", None)
-    within = getattr(effect, "within", None)
-    return float(within) if within is not None else None
+    return effect_within(experiment.fault(fault_id))
 
 
 def _zero(history: History) -> Instant | None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.core.quantity import Duration, Memory, parse_duration
+from harness.core.quantity import Duration, Memory, format_duration, parse_duration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
@@ -146,11 +146,30 @@ class FaultSpec(Frozen):
         del timeout
         return self
 
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """What is wrong with this fault although it can be read, each with its path from here: what would waste a
+        drill whose longest run takes `timeout` seconds. Asked of files, and never of what a journal holds."""
+        del timeout
+        return []
+
 
 def measured_effect(spec: FaultSpec) -> MeasuredEffect | None:
     """The condition by which a fault is proved, where it is proved by one."""
     effect = getattr(spec, "effect", None)
     return effect if isinstance(effect, MeasuredEffect) else None
+
+
+def effect_within(spec: FaultSpec) -> float | None:
+    """Seconds in which a fault's effect must be proved, where it declares them."""
+    within = getattr(getattr(spec, "effect", None), "within", None)
+    return float(within) if within is not None else None
+
+
+def too_many(spec: FaultSpec, loc: Loc, pods: int, what: str) -> list[tuple[Loc, str]]:
+    """That a fault says of more pods than it may touch that they are hit."""
+    most = spec.blast_radius.pods
+    remedy = f"write at most {most}, or raise `blast_radius` on purpose"
+    return [(loc, f"{pods} {what}, and `blast_radius` allows {most}; {remedy}")] if pods > most else []
 
 
 def effect_signal(fault_id: str) -> str:
@@ -338,6 +357,8 @@ class Profile(Frozen):
     """A profile changes timing only: never a fault, an alert, an SLA's bound or a threshold."""
 
     timeout: Duration
+    range: Duration | None = None
+    """What `[$range]` in queries stands for: long enough for the scrape interval of the profile's alerting chain."""
     steady_for: Duration | None = None
     mitigated: ConditionTuning = ConditionTuning()
     recovered: ConditionTuning = ConditionTuning()
@@ -534,30 +555,48 @@ class Experiment(Frozen, Generic[F_co]):
                 continue
             if fault.at:
                 found.append((("faults", i, "after"), "a fault has one time; keep one of `at` and `after`"))
-            chain = [fault.id]
-            while (cause := self._cause(chain[-1])) and cause not in chain:
-                chain.append(cause)
-            if cause == fault.id:
-                words = " waits for ".join([*chain, cause])
+            waiting = self._way_to(f"{fault.id}.injected", moment(fault.after)[0])
+            if waiting:
+                chain = [name.partition(".")[0] for name in waiting if name.endswith(".injected")]
+                words = " waits for ".join([fault.id, *chain])
                 found.append((("faults", i, "after"), f"{words}: none of them would ever be injected"))
         return found
 
-    def _cause(self, fault_id: str) -> str:
-        """The fault without which the milestone that a fault waits for cannot come; "" where it waits for none."""
-        after = next((fault.after for fault in self.faults if fault.id == fault_id), None)
-        seen: set[str] = set()
-        name = moment(after)[0] if after else ""
-        while name and name not in seen:
-            seen.add(name)
-            owner, _, what = name.rpartition(".")
-            if any(fault.id == owner for fault in self.faults):
-                return owner
-            if name == "injected":
-                return next((fault.id for fault in self.faults if fault.after is None), fault_id)
-            if owner not in {alert.name for alert in self.alerts} or what not in _ALERT_STATES:
-                owner = self.alerts[0].name if self.alerts else ""
-            name = next((alert.of for alert in self.alerts if alert.name == owner), "")
-        return ""
+    def _way_to(self, wanted: str, name: str, seen: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """The milestones from `name` to `wanted`, each of which waits for the next; none where it does not wait for it
+        in the end."""
+        if name == wanted:
+            return (name,)
+        ways = (self._way_to(wanted, one, seen | {name}) for one in self.waits_for(name) if one not in seen)
+        return next(((name, *way) for way in ways if way), ())
+
+    def waits_for(self, name: str) -> tuple[str, ...]:
+        """The milestones without which the one called `name` cannot come. The plain names are those of the first
+        alert, and are answered as its own."""
+        first = self.alerts[0].name if self.alerts else ""
+        for alert in self.alerts:
+            match name.removeprefix(f"{alert.name}."):
+                case what if what == name:
+                    continue
+                case "pending":
+                    return (alert.of,)
+                case "firing":
+                    return (f"{alert.name}.pending",)
+                case _:
+                    return (f"{alert.name}.firing",)
+        for fault in self.faults:
+            if name == f"{fault.id}.injected":
+                return (moment(fault.after)[0],) if fault.after else ()
+            if name == f"{fault.id}.effective":
+                return (f"{fault.id}.injected",)
+        if name == "injected":
+            at_once = next((fault for fault in self.faults if fault.after is None), None)
+            return tuple(f"{fault.id}.injected" for fault in ([at_once] if at_once else self.faults))
+        if name == "all_clear":
+            return tuple(f"{alert.name}.all_clear" for alert in self.alerts)
+        if name.partition(".")[0] in self.roles:
+            return (f"{first}.firing",) if len(self.alerts) == 1 else ()
+        return (f"{first}.{name}",) if first and name != "clean" else ()
 
     def milestones(self) -> frozenset[str]:
         """Every milestone name that a run of this experiment can produce."""
@@ -581,13 +620,13 @@ class Experiment(Frozen, Generic[F_co]):
         return self.profiles[name]
 
     def tuned(self, name: ProfileName) -> Self:
-        """This experiment with the profile's windows and pace applied."""
+        """This experiment with the profile's windows, range and pace applied."""
         profile = self.profiles[name]
         steady = tuple(
             c if profile.steady_for is None else c.model_copy(update={"for_": profile.steady_for})
             for c in self.steady_state
         )
-        return self.model_copy(update={
+        tuned = self.model_copy(update={
             "faults": tuple(fault.tuned(profile.timeout) for fault in self.faults),
             "steady_state": steady,
             "mitigated": _tuned(self.mitigated, profile.mitigated),
@@ -595,6 +634,7 @@ class Experiment(Frozen, Generic[F_co]):
             "alerts": tuple(_tuned_alert(alert, profile.alerts.get(alert.name)) for alert in self.alerts),
             "autopilot": _paced(self.autopilot, profile.autopilot_pace),
         })  # fmt: skip
+        return tuned if profile.range is None else _ranged(tuned, format_duration(profile.range))
 
     def fault(self, fault_id: str) -> F_co:
         """The declared fault called `fault_id`."""
@@ -623,6 +663,21 @@ def renewed(data: Mapping[str, Any]) -> dict[str, Any]:
 def digest_of(data: Mapping[str, Any]) -> str:
     """The digest of an experiment that is already data, as a journal holds it."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+_RANGE = re.compile(r"\[\s*\$range\s*(?=[\]:])")
+T = TypeVar("T")
+
+
+def _ranged(said: T, text: str) -> T:
+    """A model, or what is in one, whose queries have a range for `[$range]`. Profiles, a mapping, stay as declared."""
+    if isinstance(said, BaseModel):
+        changes = {
+            name: _RANGE.sub(f"[{text}", value) if name == "query" and isinstance(value, str) else _ranged(value, text)
+            for name, value in said
+        }
+        return said.model_copy(update=changes)
+    return tuple(_ranged(one, text) for one in said) if isinstance(said, tuple) else said  # type: ignore[return-value]
 
 
 def _tuned(condition: Condition, tuning: ConditionTuning) -> Condition:

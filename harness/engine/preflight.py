@@ -19,7 +19,9 @@ from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplet
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
 from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec, measured_effect
 from harness.core.inbox import POLICY
+from harness.core.promql import ranges
 from harness.core.quantity import format_duration
+from harness.core.sense import of_run
 from harness.engine import guards
 from harness.engine.observe import active_of, covers, fresh_instants, rule_of, state_of
 from harness.engine.recovery import Recovered, recover
@@ -147,7 +149,10 @@ class Preflight:
         offsets = self._clocks()
         self._sweeper(offsets.api)
         rules = self._rules()
-        scrape = self._alerting(rules)
+        intervals = self._peers.metrics.scrape_intervals()
+        scrape = max(intervals.values(), default=60.0)
+        self._alerting(rules, scrape)
+        self._ranges(rules, intervals)
         self._quiet(rules)
         self._plans()
         self._steady(offsets.prometheus, scrape)
@@ -229,9 +234,7 @@ class Preflight:
             tell(", ".join(f"{r.alert} in group {r.group}" for r in found.values()) or "none expected")
         return found
 
-    def _alerting(self, rules: Mapping[str, Rule]) -> float:
-        intervals = self._peers.metrics.scrape_intervals()
-        scrape = max(intervals.values(), default=60.0)
+    def _alerting(self, rules: Mapping[str, Rule], scrape: float) -> None:
         for expected in self._experiment.alerts:
             rule = rules[expected.name]
             labels = {**rule.labels, **expected.labels, "alertname": rule.alert}
@@ -255,7 +258,37 @@ class Preflight:
                 )
             )
             self._reachable_in_time(expected, firing, rule, scrape)
-        return scrape
+
+    def _ranges(self, rules: Mapping[str, Rule], intervals: Mapping[str, float]) -> None:
+        """Whether ranges can hold the samples that they need. Which pool scrapes a series, or which rule records it, is
+        not known: what is too short for all of them is refused, and what is too short for some is told."""
+        asked = [(".".join(map(str, loc)), query) for loc, query in of_run(self._experiment)]
+        asked += [(f"the rule of {name}", rule.query) for name, rule in rules.items()]
+        found = [(where, one) for where, query in asked for one in ranges(query)]
+        with self._check("ranges hold enough samples") as tell:
+            if not found or not intervals:
+                tell("no query looks at a range" if not found else "no target is scraped")
+                return
+            pool, longest = max(intervals.items(), key=lambda item: item[1])
+            shortest = min([*intervals.values(), *(rule.interval for rule in self._peers.metrics.rules())])
+            for where, one in found:
+                what = f"{one.text} of {where}"
+                if one.seconds < one.samples * shortest:
+                    raise Refused(
+                        "range-too-short",
+                        f"{what} looks at {format_duration(one.seconds)}, and nothing here is scraped or recorded more "
+                        f"often than every {format_duration(shortest)}: it cannot hold {_count(one.samples)}",
+                        expected=f"a range of at least {format_duration(one.samples * shortest)}; four times the "
+                        "interval survives a scrape that fails",
+                        remedy="write a longer range (`range` in the profile, where the query says [$range]), or "
+                        "scrape more often",
+                    )
+                if one.seconds < one.samples * longest:
+                    tell.warn(
+                        f"{what} cannot hold {_count(one.samples)} of what {pool} scrapes every "
+                        f"{format_duration(longest)}"
+                    )
+            tell(f"{len(found)} looked at; the longest scrape interval is {format_duration(longest)}")
 
     def _reachable_in_time(self, expected: ExpectedAlert, firing: Bounds, rule: Rule, scrape: float) -> None:
         with self._check(f"{expected.name} can fire in time") as tell:
@@ -431,6 +464,10 @@ class _Findings:
         """Keep a warning; an empty one is none."""
         if text:
             self.warnings.append(text)
+
+
+def _count(samples: int) -> str:
+    return "a sample" if samples == 1 else f"{samples} samples"
 
 
 def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cluster, marker: Json) -> Plan:

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from harness.core.confidential import holds_password, is_called_secret
 from harness.core.errors import BadInput, Refused
-from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
+from harness.core.experiment import FaultSpec, Loc, MeasuredEffect, SelfCheckError, WorkloadName, split_object
 from harness.core.workload import check_at_rest, check_rolls, replicas, title
 from harness.ports.cluster import Cluster, Json, Ref
 from harness.ports.fault import Evidence, Plan, Proof, UndoRecord
@@ -58,9 +58,13 @@ class ConfigSpec(FaultSpec):
     @field_validator("set_", mode="before")
     @classmethod
     def _texts(cls, given: Any) -> Any:
-        for name, value in given.items() if isinstance(given, dict) else ():
-            if not isinstance(value, str):
-                raise ValueError(f"{name} is {value!r}, which is no text; put it into quotes, as it shall be read")
+        odd: list[tuple[Loc, str]] = [
+            ((name,), f"{name} is {value!r}, which is no text; write text, and put it into quotes as it shall be read")
+            for name, value in (given.items() if isinstance(given, dict) else ())
+            if not isinstance(value, str)
+        ]
+        if odd:
+            raise SelfCheckError(odd)
         return given
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput
-from harness.core.experiment import FaultSpec, Frozen, WorkloadName, split_object
+from harness.core.experiment import FaultSpec, Frozen, Loc, WorkloadName, split_object, too_many
 from harness.core.image import may_replace, origin, repository
 from harness.core.quantity import Duration
 from harness.core.workload import check_at_rest, check_rolls, pod_labels, replicas, title
@@ -56,6 +56,11 @@ class ImageSpec(FaultSpec):
         if (self.image is None) == (self.tag is None):
             raise ValueError("write one of `image`, the whole reference, and `tag`, another tag of the present image")
         return self
+
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """See FaultSpec."""
+        del timeout
+        return too_many(self, ("effect", "failing"), self.effect.failing, "pods must fail")
 
     def is_new(self, image: str) -> bool:
         """Whether a pod's image is the one that the fault rolls out."""

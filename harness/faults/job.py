@@ -15,8 +15,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.errors import BadInput
 from harness.core.event import Change, ObjectSeen
-from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
-from harness.core.quantity import Duration, Memory
+from harness.core.experiment import FaultSpec, Loc, MeasuredEffect, WorkloadName, split_object, too_many
+from harness.core.quantity import Duration, Memory, format_duration
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import Evidence, ObjectSelector, Plan, Proof, UndoOutcome, UndoRecord
 from harness.ports.kinds import WORKLOADS, workload
@@ -73,6 +73,17 @@ class JobSpec(FaultSpec):
     def tuned(self, timeout: float) -> Self:
         """With the deadline that fits a run of that many seconds, where none is declared."""
         return self if self.deadline is not None else self.model_copy(update={"deadline": timeout + LONGER})
+
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """See FaultSpec."""
+        found = too_many(self, ("parallelism",), self.parallelism, "pods run at once")
+        if self.deadline is not None and self.deadline < timeout:
+            message = (
+                f"Kubernetes ends the Job after {format_duration(self.deadline)}, and a run may take "
+                f"{format_duration(timeout)}: it would be aborted; write more than that, or leave `deadline` out"
+            )
+            found.append((("deadline",), message))
+        return found
 
 
 class Job:

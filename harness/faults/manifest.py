@@ -16,7 +16,7 @@ from pydantic import model_validator
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change, ObjectSeen
-from harness.core.experiment import FaultSpec, Frozen, MeasuredEffect
+from harness.core.experiment import FaultSpec, Frozen, Loc, MeasuredEffect
 from harness.core.fields import FieldPath
 from harness.core.quantity import Duration
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, Ref
@@ -77,6 +77,16 @@ class ManifestSpec(FaultSpec):
         if group in _GROUPS or (not group and body["kind"] in _CORE):
             raise ValueError(f"a drill makes no {body['kind']}: it says who may what, or holds secrets")
         return self
+
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """See FaultSpec."""
+        del timeout
+        over, effect = self.over_when, self.effect
+        if over is None or not isinstance(effect, ObjectEffect) or over.field != effect.field:
+            return []
+        if (type(over.equals), over.equals) != (type(effect.equals), effect.equals):
+            return []
+        return [(("over_when",), "it is the same as `effect`: the run would be aborted as soon as the fault works")]
 
 
 class Manifest:

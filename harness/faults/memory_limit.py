@@ -14,7 +14,7 @@ from pydantic import Field
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, Frozen
+from harness.core.experiment import FaultSpec, Frozen, Loc, ObjectName, too_many
 from harness.core.limits import MEMORY
 from harness.core.quantity import Duration, Memory
 from harness.core.snapshot import snapshot
@@ -37,10 +37,15 @@ class MemoryLimitSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["memory-limit"]
-    deployment: str = Field(min_length=1)
+    deployment: ObjectName
     container: str = Field(min_length=1)
     limit: Memory
     effect: OomEffect
+
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """See FaultSpec."""
+        del timeout
+        return too_many(self, ("effect", "oom_killed"), self.effect.oom_killed, "pods must be OOM-killed")
 
 
 class MemoryLimit:

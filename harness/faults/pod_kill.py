@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, model_validator
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, Frozen, WorkloadName, split_object
+from harness.core.experiment import FaultSpec, Frozen, Loc, WorkloadName, split_object, too_many
 from harness.core.pods import pod_state
 from harness.core.quantity import Duration
 from harness.core.snapshot import snapshot
@@ -63,6 +63,11 @@ class PodKillSpec(FaultSpec):
         if (self.count is None) == (self.percent is None):
             raise ValueError("say how many: write exactly one of `count` and `percent`")
         return self
+
+    def nonsense(self, timeout: float) -> list[tuple[Loc, str]]:
+        """See FaultSpec."""
+        del timeout
+        return too_many(self, ("count",), self.count or 0, "pods are killed")
 
 
 class PodKill:

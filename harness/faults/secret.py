@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import StringConstraints, model_validator
 
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, MeasuredEffect, WorkloadName, split_object
+from harness.core.experiment import FaultSpec, MeasuredEffect, ObjectName, WorkloadName, split_object
 from harness.core.ownership import Writer, members
 from harness.core.snapshot import differences, snapshot
 from harness.core.workload import check_at_rest, pod_labels, replicas, unsettled
@@ -48,7 +48,7 @@ class SecretSpec(FaultSpec):
     """Parameters of the fault."""
 
     kind: Literal["secret"]
-    secret: str = Field(min_length=1)
+    secret: ObjectName
     key: DataKey
     how: Literal["revoke", "rotate", "remove", "garble"]
     consumers: tuple[WorkloadName, ...] = ()

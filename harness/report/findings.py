@@ -22,9 +22,10 @@ from harness.core.event import (
     SourceRestarted,
     UndoDone,
 )
-from harness.core.experiment import AnyExperiment, RootCause
+from harness.core.experiment import AnyExperiment, RootCause, split_object
 from harness.core.history import History
 from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
+from harness.core.naming import Named, objects_in
 from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
 from harness.report.wording import measured, plural, span, target
@@ -203,24 +204,32 @@ def _diagnosis(experiment: AnyExperiment, history: History, found: dict[str, Mil
     for index, alert in enumerate(experiment.alerts):
         truth = experiment.facilitator.root_cause if index == 0 else experiment.facilitator.of_alerts.get(alert.name)
         if truth is not None:
-            yield from _root_cause(truth, "" if index == 0 else f"{alert.name}.", history, found)
+            of = "" if index == 0 else f"{alert.name}."
+            yield from _root_cause(truth, experiment.namespace, of, history, found)
     assessed = found.get("assessed")
     act = _act(history, assessed) if assessed else None
     if assessed and act:
         yield _severity(experiment.severity, act.text, assessed.evidence)
 
 
-def _root_cause(truth: RootCause, of: str, history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
+def _root_cause(
+    truth: RootCause, namespace: str, of: str, history: History, found: dict[str, Milestone]
+) -> Iterator[Finding]:
     """Of the first alert, or (`of`: its name and a dot) of another: what was declared against what was so."""
     declared = found.get(f"{of}root_cause.declared")
     act = _act(history, declared) if declared else None
     where = f" of {of.removesuffix('.')}" if of else ""
     if declared and act:
-        named = truth.object.split("/")[-1].lower() in act.text.lower()
         detail = f"declared: “{act.text}”; the truth: {truth.object}, {truth.reason}"
-        if named:
+        said = _first_object(act.text)
+        kind, name = split_object(truth.object)
+        if said in {Named("", kind, name), Named(namespace, kind, name)}:
             yield Finding("root-cause-named", "note", f"The declared root cause{where} names the right object", detail,
                           declared.evidence)  # fmt: skip
+        elif said is None and re.search(rf"(?<![-.\w/]){re.escape(name)}(?![-\w/]|\.\w)", act.text.lower()):
+            title = f"The declared root cause{where} does not say which kind of object"
+            detail += "; it is compared where it is written as kind/name"
+            yield Finding("root-cause-unclear", "minor", title, detail, declared.evidence)
         else:
             title = f"The declared root cause{where} does not name the right object"
             yield Finding("root-cause-differs", "minor", title, detail, declared.evidence)
@@ -228,6 +237,12 @@ def _root_cause(truth: RootCause, of: str, history: History, found: dict[str, Mi
         detail = f"a fix was applied; the truth was {truth.object}, {truth.reason}"
         yield Finding("root-cause-undeclared", "minor", f"Nobody declared a root cause{where}", detail,
                       found[f"{of}fix.applied"].evidence)  # fmt: skip
+
+
+def _first_object(text: str) -> Named | None:
+    """The object that a text declares: what comes after it only says what is wrong with it. Pods are what the
+    workload makes of itself, so they are passed over."""
+    return next((one for one in objects_in(text) if one.kind not in {"pod", "replicaset"}), None)
 
 
 def _severity(truth: str, text: str, cited: tuple[int, ...]) -> Finding:

@@ -134,6 +134,22 @@ def test_a_profile_tunes_windows_and_pace_and_nothing_else() -> None:
     assert (tuned.slas, tuned.faults, tuned.alerts) == (base.slas, base.faults, base.alerts)
 
 
+def test_a_profile_says_how_long_ranges_are() -> None:
+    own = {"title": "t", "query": "sum(rate(a[$range]))"}
+    tuning = {"mitigated": {"query": "deriv(d[$range])"}}
+    base = experiment(
+        autopilot={"responses": [TREE]}, signal=own,
+        steady_state=[CONDITION | {"query": "max_over_time(e[$range:1s])"}],
+        profiles={"smoke": {"timeout": "1m", "range": "10s", **tuning}, "gameday": {"timeout": "1h", "range": "90s"}},
+    )  # fmt: skip
+    smoke, gameday = base.tuned("smoke"), base.tuned("gameday")
+    assert (smoke.signal.query, gameday.signal.query) == ("sum(rate(a[10s]))", "sum(rate(a[1m30s]))")
+    assert smoke.steady_state[0].query == "max_over_time(e[10s:1s])"
+    assert (smoke.mitigated.query, gameday.mitigated.query) == ("deriv(d[10s])", "d")
+    assert smoke.profiles == base.profiles
+    assert smoke.tuned("smoke") == smoke
+
+
 def test_the_digest_is_of_what_is_said_and_not_of_how_it_is_spelled() -> None:
     one, same = experiment(slas=[SLA | {"within": "90s"}]), experiment(slas=[SLA | {"within": "1m30s"}])
     other = experiment(slas=[SLA | {"within": "91s"}])
@@ -176,3 +192,17 @@ def test_what_version_0_1_wrote_is_read_in_todays_words() -> None:
     assert renewed({"autopilot": None}) == {"autopilot": None}
     today = {"autopilot": {"responses": [TREE]}}
     assert renewed(today) == today
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["B.acknowledged", "B.root_cause.declared", "B.resolved", "all_clear", "B.pending + 5s", "second.effective"],
+)
+def test_a_fault_that_waits_for_the_answer_to_itself_is_refused(after: str) -> None:
+    alerts = [
+        {"name": "A", "within": "1m", "of": "memory.effective"},
+        {"name": "B", "within": "1m", "of": "second.effective"},
+    ]
+    found = problems(faults=[FAULT, SECOND | {"after": after}], alerts=alerts)
+    assert "second waits for second" in found["faults.1.after"]
+    assert experiment(faults=[FAULT, SECOND | {"after": "A.acknowledged"}], alerts=alerts)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.promql import counter_ranges, matchers, operand
+from harness.core.promql import counter_ranges, matchers, operand, placeholders, ranges, unbalanced
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,49 @@ from harness.core.promql import counter_ranges, matchers, operand
 )  # fmt: skip
 def test_what_a_rule_looks_at(query: str, expected: str) -> None:
     assert operand(query) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sum(rate(errors_total[5m]))", [("errors_total[5m]", "rate", 300.0, 2)]),
+        ("max(deriv(depth[1m30s]))", [("depth[1m30s]", "deriv", 90.0, 2)]),
+        ('sum by (a) (irate(x{b="[1m]"}[ 10s ] offset 5m))', [('x{b="[1m]"}[ 10s ]', "irate", 10.0, 2)]),
+        ("max_over_time(x[500ms])", [("x[500ms]", "max_over_time", 0.5, 1)]),
+        ("rate(x[5m]) / rate(y[1d])", [("x[5m]", "rate", 300.0, 2), ("y[1d]", "rate", 86400.0, 2)]),
+        ("max_over_time(rate(x[1m])[5m:1s])", [("x[1m]", "rate", 60.0, 2)]),
+        ('rate({__name__="x"}[1m])', [('{__name__="x"}[1m]', "rate", 60.0, 2)]),
+        ("x[1m]", [("x[1m]", "", 60.0, 1)]), ("rate(x[$range])", []), ("rate(x[2 * 1m])", []), ("sum(x) # [1m]", []),
+        ("max(depth)", []),
+    ],
+)  # fmt: skip
+def test_how_long_the_ranges_of_an_expression_are(query: str, expected: list[tuple[str, str, float, int]]) -> None:
+    assert [(*one, one.samples) for one in ranges(query)] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("rate(x[$range])", ("[$range",)), ("rate(x[ $range ])", ("[ $range",)), ("max(y[$range:1s])", ("[$range",)),
+        ("rate(x[$__rate_interval])", ("$__rate_interval",)), ("x > $range", ("$range",)),
+        ("x[${range}]", ("${range}",)),
+        ('x{a=~"b$"}', ()), ('x{a="$range"} # $x', ()), ("rate(x[1m])", ()),
+    ],
+)  # fmt: skip
+def test_what_is_for_somebody_else_to_fill_in(query: str, expected: tuple[str, ...]) -> None:
+    assert placeholders(query) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sum(rate(x[5m]))", ""), ("sum(rate(x[5m])", "("), ("sum(x))", ")"), ("x[5m)", ")"), ('x{a="b}', "{"),
+        ("x[", "["),
+        ('x > "', '"'), ("x # (", ""), ('x{a="("}', ""), ("'it", "'"), ("", ""),
+    ],
+)  # fmt: skip
+def test_brackets_and_quotes_that_have_no_counterpart(query: str, expected: str) -> None:
+    assert unbalanced(query) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from harness.core.decide import Phase, phase
 from harness.core.errors import DrillError, ExitCode, Refused
 from harness.core.event import (
+    CheckDone,
     CleanChecked,
     InjectDone,
     InjectStarted,
@@ -449,6 +450,53 @@ def test_an_alert_that_cannot_be_in_time_is_refused() -> None:
     error = refusal(Drill(data=data))
     assert error.slug == "alert-cannot-meet-its-bound"
     assert "`for`" in error.fact
+
+
+@pytest.mark.parametrize(
+    ("part", "query", "held", "needs"),
+    [
+        ("mitigated", "deriv(depth[1s])", "1s", "2s"),
+        ("must_hold", "budget + rate(spent[1500ms])", "1s500ms", "2s"),
+        ("abort", "max_over_time(depth[500ms])", "500ms", "1s"),
+    ],
+)
+def test_a_range_that_cannot_hold_its_samples_is_refused(part: str, query: str, held: str, needs: str) -> None:
+    data = experiment_data()
+    one = data[part][0] if isinstance(data[part], list) else data[part]
+    one["query"] = query
+    error = refusal(Drill(data=data))
+    assert error.slug == "range-too-short"
+    assert f" looks at {held}, and nothing here is scraped or recorded more often than every 1s" in error.fact
+    assert f"{part}." in error.fact
+    assert error.expected.startswith(f"a range of at least {needs};")
+
+
+def test_a_rule_whose_range_cannot_hold_its_samples_is_refused() -> None:
+    drill = Drill()
+    drill.metrics.rule_query = "sum(rate(errors[1s])) > 0.5"
+    error = refusal(drill)
+    assert error.slug == "range-too-short"
+    assert error.fact.startswith("errors[1s] of the rule of HighQueueDepth looks at 1s")
+
+
+def test_a_range_that_is_too_short_for_some_targets_is_told() -> None:
+    drill = Drill()
+    drill.metrics.intervals = {"api": 1.0, "slow": 4.0}
+    drill.preflight()
+    done = next(one for one in drill.history.all(CheckDone) if one.name == "ranges hold enough samples")
+    assert done.ok
+    assert done.warning == "depth[5s] of mitigated.query cannot hold 2 samples of what slow scrapes every 4s"
+
+
+def test_a_range_is_that_of_the_profile_from_the_preflight_on() -> None:
+    data = experiment_data()
+    data["mitigated"]["query"] = "deriv(depth[$range])"
+    data["profiles"]["smoke"]["range"] = "5s"
+    drill = Drill(data=data)
+    drill.respond()
+    assert "deriv(depth[5s])" in judge(drill.experiment, drill.run()).milestones["mitigated"].source
+    data["profiles"]["smoke"]["range"] = "1s"
+    assert "depth[1s] of mitigated.query looks at 1s" in refusal(Drill(data=data)).fact
 
 
 def test_a_silence_acknowledges_and_is_marked_as_claimed() -> None:

@@ -548,6 +548,8 @@ class FakeMetrics:
     def __init__(self, world: World) -> None:
         self._world = world
         self.rule_name = "HighQueueDepth"
+        self.rule_query = "max(nova_queue_depth) > 50"
+        self.intervals = {"api": 1.0}
         self.offset_bounds = Bounds(earliest=-0.001, latest=0.001)
 
     def _up(self) -> None:
@@ -614,7 +616,7 @@ class FakeMetrics:
                 alert=self.rule_name,
                 group="queue",
                 file="rules.yml",
-                query="max(nova_queue_depth) > 50",
+                query=self.rule_query,
                 for_seconds=world.hold,
                 interval=1.0,
                 labels={"severity": "page"},
@@ -628,7 +630,7 @@ class FakeMetrics:
         ]
 
     def scrape_intervals(self) -> dict[str, float]:
-        return {"api": 1.0}
+        return dict(self.intervals)
 
 
 class FakeNotifier:

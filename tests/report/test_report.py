@@ -425,6 +425,37 @@ class TestFindings:
         assert rules(made)["severity-wrong"].detail == "assessed P3, the truth is P1"
         assert "severity-unclear" in rules(self.made(journals.act("assessed", 3, "bad")))
 
+    @pytest.mark.parametrize(
+        ("said", "rule"),
+        [
+            ("deployment/worker: limit", "named"),
+            ("Deployment/worker: limit", "named"),
+            ("DEPLOY/Worker is to blame", "named"),
+            ("deploy/worker.", "named"),
+            ("deployments/worker", "named"),
+            ("deployment.apps/worker: limit", "named"),
+            ("nova-staging/deployment/worker: limit", "named"),
+            ("Nova-Staging/Deploy/worker", "named"),
+            ("OOMKilled: the deployment/worker memory limit", "named"),
+            ("pod/worker-5d8f is killed, as deployment/worker gives too little", "named"),
+            ("deployment/workers: limit", "differs"),
+            ("deployment/worker-2: limit", "differs"),
+            ("deployment/worker.old: limit", "differs"),
+            ("my-deployment/worker: limit", "differs"),
+            ("secret/worker: rotated", "differs"),
+            ("sts/worker", "differs"),
+            ("other/deployment/worker", "differs"),
+            ("deployment/api: it waits for deployment/worker", "differs"),
+            ("deployment/api", "differs"),
+            ("the coworkers", "differs"),
+            ("worker: the limit", "unclear"),
+            ("it is the worker.", "unclear"),
+        ],
+    )
+    def test_the_declared_object_is_compared_by_kind_and_name(self, said: str, rule: str) -> None:
+        made = self.made(journals.act("root_cause", 3, said))
+        assert [one for one in rules(made) if one.startswith("root-cause")] == [f"root-cause-{rule}"]
+
     def test_other_alerts(self) -> None:
         at = Bounds.at(FIRED + 3)
         page = PageReceived(

@@ -22,6 +22,9 @@ from harness.clusters.rootfs import cache_dir, read_list
 from harness.clusters.staging import SECRETS, conflicts
 from harness.clusters.staging_image import promtool, sources_layer
 from harness.core.errors import BadInput
+from harness.core.promql import placeholders, ranges
+from harness.core.sense import of_run
+from harness.loading import load
 from harness.ports.progress import Silent
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +187,28 @@ def prometheus(profile: str) -> Doc:
     path = MANIFESTS / "overlays" / profile / "prometheus.yaml"
     config: Doc = yaml.safe_load(path.read_text(encoding="utf-8"))
     return config
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_ranges_hold_enough_scrapes_of_their_profile(path: Path) -> None:
+    """Of the experiments' queries and of the rules that are expected to fire: a rate of one sample is nothing."""
+    one = load(path).experiment
+    for profile in one.profiles:
+        config, tuned = prometheus(profile), one.tuned(profile)
+        scrape = max(seconds(job.get("scrape_interval", "0s")) for job in [config["global"], *config["scrape_configs"]])
+        asked = {".".join(map(str, loc)): query for loc, query in of_run(tuned)}
+        for name in RULES:
+            groups = yaml.safe_load((MANIFESTS / "overlays" / profile / name).read_text(encoding="utf-8"))["groups"]
+            asked |= {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
+        assert not {where for where, query in asked.items() if placeholders(query)}
+        short = {where for where, query in asked.items() for r in ranges(query) if r.seconds < r.samples * scrape}
+        assert not short, (profile, scrape)
+
+
+def test_ranges_of_experiments_are_seen() -> None:
+    one = load(ROOT / "experiments" / "stale-cursor.yaml").experiment
+    found = {r.seconds for _, query in of_run(one.tuned("gameday")) for r in ranges(query)}
+    assert found == {30.0, 60.0}
 
 
 @pytest.mark.parametrize("part", ["api", "registry", "llm-adapter", "llm-provider", "sync-gateway", "sync-issuer"])
