@@ -38,14 +38,14 @@ class Product:
 
     def command(self, *arguments: str) -> list[str]:
         """`drill` with these arguments; commands that know runs are pointed at this test's folder."""
-        runs = ("--runs", str(self.runs)) if arguments[0] in {"run", "judge", "recover", "status"} else ()
+        runs = ("--runs", str(self.runs)) if arguments[0] in {"run", "series", "judge", "recover", "status"} else ()
         name = ("--name", self.access.name) if arguments[0] != "judge" else ()
         return [sys.executable, "-m", "harness.cli", *arguments, *runs, *name]
 
-    def drill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def drill(self, *arguments: str, within: float = 400.0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, which comes `within` so many seconds."""
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=400, check=False, cwd=ROOT,
+            self.command(*arguments), capture_output=True, text=True, timeout=within, check=False, cwd=ROOT,
             env=self.environment(**environment),
         )  # fmt: skip
 
