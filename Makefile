@@ -33,7 +33,7 @@ test: check ## Install what tests need, check, run all tests; those on a real cl
 	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster" $(BESIDE) 2
 	$(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12
-	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 4
+	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 3
 
 check: dev ## Lint, format, types, layers
 	$(VENV)/ruff check .
