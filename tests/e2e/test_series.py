@@ -22,7 +22,7 @@ FAMILIES = {
 
 
 def test_several_experiments_are_met_one_after_another_and_leave_nothing(product: Product) -> None:
-    done = product.drill("series", "--output", "json", "--", *FAMILIES, within=1200)
+    done = product.drill("series", "--output", "json", *FAMILIES, within=1200)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["exit_code"] == 0
