@@ -11,7 +11,7 @@ from harness.catalog import faults
 from harness.core.errors import DrillError
 from harness.core.event import InjectDone, InjectStarted, RunEnded, StopAsked, UndoDone
 from harness.core.experiment import FaultSpec
-from harness.core.snapshot import snapshot
+from harness.core.snapshot import fingerprint, snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
@@ -342,7 +342,7 @@ def test_somebody_elses_change_between_two_writes_is_kept_and_told() -> None:
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
     assert [undone.outcome for undone in history.all(UndoDone)] == ["refused"]
-    assert "theirs" in history.all(UndoDone)[0].detail
+    assert f"annotations.{RESTART} is {fingerprint('theirs')}" in history.all(UndoDone)[0].detail
     assert FakeCluster.get(world.cluster, SETTINGS)["data"] == {"MODE": "fast", "BATCH": "10"}
     assert world.deployment["spec"]["template"]["metadata"]["annotations"] == {RESTART: "theirs"}
 

@@ -204,7 +204,7 @@ def test_somebody_elses_change_is_refused_reported_and_overwritten_by_force_only
     stage.somebody_writes(stage.target.foreign)
     refused = stage.fault.undo(undo, stage.cluster)
     assert refused.outcome == "refused"
-    assert str(stage.target.foreign) in refused.detail
+    assert stage.target.shown(stage.cluster, stage.namespace) in refused.detail
     assert stage.value() == stage.target.foreign
     with pytest.raises(Conflict):
         stage.fault.apply(undo, stage.cluster)
