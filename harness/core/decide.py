@@ -28,6 +28,7 @@ from harness.core.event import (
     UndoDone,
     UndoStarted,
 )
+from harness.core.evidence import held_before, unprovable
 from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, moment
 from harness.core.history import History
 from harness.core.milestone import milestones
@@ -113,6 +114,9 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
         return _wind_down(history, ending, now)
     due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
     if due is not None:
+        held = held_before(due, history, now)
+        if held:
+            return _wind_down(history, Ending("aborted", f"fault {due.id} would prove nothing: {held}"), now)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
@@ -265,6 +269,9 @@ def _unproved(experiment: AnyExperiment, history: History, now: Instant) -> str:
     for event in history.all(InjectDone):
         if event.fault in proved:
             continue
+        never = unprovable(experiment.fault(event.fault), history)
+        if never:
+            return f"the effect of fault {event.fault} can never be proved: {never}"
         within = effect_deadline(experiment, event.fault)
         if within is not None and now >= event.at.latest + within:
             return f"fault {event.fault} had no proved effect within {within:g} s"

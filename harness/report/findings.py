@@ -22,6 +22,7 @@ from harness.core.event import (
     SourceRestarted,
     UndoDone,
 )
+from harness.core.evidence import unprovable
 from harness.core.experiment import AnyExperiment, RootCause
 from harness.core.history import History
 from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
@@ -114,7 +115,8 @@ def _faults(experiment: AnyExperiment, history: History) -> Iterator[Finding]:
     proved = {event.fault for event in history.all(EffectProved)}
     for record, done in history.records(InjectDone):
         if done.outcome != "failed" and done.fault not in proved:
-            detail = "it was injected but was not seen to do what it was meant to do"
+            never = unprovable(experiment.fault(done.fault), history)
+            detail = never or "it was injected but was not seen to do what it was meant to do"
             title = f"Fault {done.fault} was never proved"
             yield Finding("effect-not-proved", "important", title, detail, (record.seq,))
     for record, check in history.records(CheckDone):
