@@ -45,13 +45,18 @@ class Evidence:
     """The object that shows the effect after every change, oldest first; empty for a fault that shows in none."""
     undo: dict[str, Any] = field(default_factory=dict)
     """The fault's undo record: what `plan` chose."""
+    deleted: frozenset[str] = frozenset()
+    """The uids of what the write surely deleted."""
+    replied: bool = True
+    """Whether every reply came: if not, the write may have done more."""
 
 
 def evidence(spec: FaultSpec, history: History) -> Evidence | None:
     """What there is to prove the effect of a fault by; None where it was not injected."""
-    injected = injected_at(history, spec.id)
-    if injected is None:
+    write = _write(history, spec.id)
+    if write is None:
         return None
+    injected = write.at
     pods = [
         (record, event)
         for record, event in history.records(PodsSeen)
@@ -64,7 +69,9 @@ def evidence(spec: FaultSpec, history: History) -> Evidence | None:
     ]
     plan = history.plans().get(spec.id)
     measured = _measured(spec, history, injected)
-    return Evidence(injected, pods, measured, objects, plan.undo if plan is not None else {})
+    undo = plan.undo if plan is not None else {}
+    replied = write.outcome == "done"
+    return Evidence(injected, pods, measured, objects, undo, frozenset(write.deleted), replied)
 
 
 def _measured(spec: FaultSpec, history: History, injected: Bounds) -> Proof | None:
@@ -73,12 +80,6 @@ def _measured(spec: FaultSpec, history: History, injected: Bounds) -> Proof | No
         return None
     held = held_since(history, effect_signal(spec.id), condition, not_before=injected.earliest)
     return None if held is None else Proof(held.at, held.source, held.evidence)
-
-
-def injected_at(history: History, fault_id: str) -> Bounds | None:
-    """When a fault was injected; None where it was not."""
-    done = next((event for event in history.all(InjectDone) if event.fault == fault_id), None)
-    return None if done is None or done.outcome == "failed" else done.at
 
 
 def held_before(spec: FaultSpec, history: History, at: Instant) -> str:
@@ -101,5 +102,11 @@ def held_before(spec: FaultSpec, history: History, at: Instant) -> str:
 
 def unprovable(spec: FaultSpec, history: History) -> str:
     """Why the effect of a fault that was injected can never be proved; "" where it can, or was not injected."""
-    injected = injected_at(history, spec.id)
-    return "" if injected is None else held_before(spec, history, injected.earliest)
+    write = _write(history, spec.id)
+    return "" if write is None else held_before(spec, history, write.at.earliest)
+
+
+def _write(history: History, fault_id: str) -> InjectDone | None:
+    """How the write of a fault ended; None where it was not injected."""
+    done = next((event for event in history.all(InjectDone) if event.fault == fault_id), None)
+    return None if done is None or done.outcome == "failed" else done

@@ -28,7 +28,8 @@ ATTEMPTS = 10
 """How often a write is tried whose target changed between the look at its version and the write."""
 Versions = dict[Ref, str]
 Landed = dict[tuple[str, Ref], list[Any]]
-"""The writes of a fault that took effect, by verb and object, each with its answer."""
+"""The writes of a fault that took effect, by verb and object, each with its answer; of a deletion the uid of what it
+hit, or "" where nothing was there."""
 _VERSION = "/metadata/resourceVersion"
 _LABELS = "/metadata/labels"
 _LABEL = f"{_LABELS}/{LABEL.replace('/', '~1')}"
@@ -46,6 +47,11 @@ def prepare(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, owner: Json) 
     """Make what the fault's write needs, where it needs anything, as the undo record's own. Raises what that raises."""
     if isinstance(fault, Prepares):
         fault.prepare(undo, cast("Cluster", _Bound(cluster, {}, {}, owner)))
+
+
+def deleted(landed: Landed) -> tuple[str, ...]:
+    """The uids of what was deleted."""
+    return tuple(uid for (verb, _), answers in landed.items() if verb == "delete" for uid in answers if uid)
 
 
 def apply(
@@ -141,15 +147,15 @@ class _Writes(_Through):
         made: Json = self._once("patch", ref, act, dry_run=dry_run)
         return made
 
-    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
-        act = lambda: self._delete(ref, uid=uid, grace=grace, dry_run=dry_run)  # noqa: E731
-        self._once("delete", ref, act, dry_run=dry_run)
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> bool:
+        act = lambda: uid if self._delete(ref, uid=uid, grace=grace, dry_run=dry_run) else ""  # noqa: E731
+        return bool(self._once("delete", ref, act, dry_run=dry_run))
 
     def _create(self, body: Json, *, dry_run: bool) -> Json:
         return self._cluster.create(body, dry_run=dry_run)
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
-        self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
+        return self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
     def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
         return self._cluster.patch(ref, operations, dry_run=dry_run)
@@ -181,14 +187,15 @@ class _Noted(_Writes):
         del dry_run  # whoever brings something back need not be allowed to make it
         return body
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
         del grace, dry_run
         try:
             meta = self._cluster.get(ref)["metadata"]
         except NotFound:
-            return
+            return False
         if uid in {"", meta["uid"]}:
             self.seen[ref] = meta["resourceVersion"]
+        return True
 
 
 class _Tried(_Noted):
@@ -212,9 +219,10 @@ class _Bound(_Writes):
         self._versions = dict(versions)
         self._owner = owner
 
-    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
-        if ref in self._versions:  # what was gone when it was looked at is gone
-            super().delete(ref, uid=uid, grace=grace, dry_run=dry_run)
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> bool:
+        if ref not in self._versions:
+            return False  # what was gone when it was looked at is gone
+        return super().delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
     def _create(self, body: Json, *, dry_run: bool) -> Json:
         if self._owner is None:
@@ -228,8 +236,8 @@ class _Bound(_Writes):
         owned = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
         return super()._create(owned, dry_run=dry_run)
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
-        self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
+        return self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
 
     def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
         if ref not in self._versions:

@@ -184,9 +184,10 @@ class Runner:
             return
         context.on_injected(fault_id)
         before = self._recorder.add(InjectStarted(fault=fault_id)).at
-        outcome, detail = self._write(plan, versions, stored.owner)
-        at = Bounds(earliest=before, latest=context.clock.now())
-        self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
+        landed: fence.Landed = {}
+        outcome, detail = self._write(plan, versions, stored.owner, landed)
+        at, deleted = Bounds(earliest=before, latest=context.clock.now()), fence.deleted(landed)
+        self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail, deleted=deleted))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
 
@@ -201,16 +202,16 @@ class Runner:
             return error
 
     def _write(
-        self, plan: InjectionPlanned, versions: fence.Versions | DrillError, owner: Json
+        self, plan: InjectionPlanned, versions: fence.Versions | DrillError, owner: Json, landed: fence.Landed
     ) -> tuple[Literal["done", "failed", "unknown"], str]:
         """Write at the versions that were looked at before the lock was renewed; how it ended, and its detail.
+        What took effect is added to `landed`.
 
         Targets also change by nobody's doing, in their status: then that one was not written to, and look, renewal and
         write are made once more. Where one of several writes has landed and another did not, the fault is in force in
         part, and has not failed.
         """
         context, detail = self._context, ""
-        landed: fence.Landed = {}
         for _ in range(fence.ATTEMPTS):
             if isinstance(versions, DrillError):
                 detail = versions.fact  # a dry run has written nothing, and what was prepared breaks nothing

@@ -121,9 +121,9 @@ class Cluster(Protocol):
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
-        """Delete in the background; a missing object is not an error; Conflict when `uid` or `version` (its
-        resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
+    ) -> bool:
+        """Delete in the background; whether it was there: a missing object is not an error. Conflict when `uid` or
+        `version` (its resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """SelfSubjectAccessReview."""

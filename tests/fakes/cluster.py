@@ -345,14 +345,14 @@ class FakeCluster:
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
+    ) -> bool:
         """Remove it at once, whatever time it has; with a namespace goes everything in it."""
         self.kind(ref.kind)
         call = Call("delete", ref, self._user, dry_run, body=uid)
         with self._call(call):
             before = self._state.objects.get((ref.kind, ref.namespace, ref.name))
             if before is None:
-                return
+                return False
             self._admit(call, before, None)
             if uid and before["metadata"]["uid"] != uid:
                 raise _conflict(f"{ref} has uid {before['metadata']['uid']} and not {uid}")
@@ -364,6 +364,7 @@ class FakeCluster:
                 self._store((ref.kind, ref.namespace, ref.name), leaving, before, dry_run=dry_run)
             elif not dry_run:
                 self._remove((ref.kind, ref.namespace, ref.name))
+        return True
 
     # ------------------------------------------------------------------------------------------- help
 

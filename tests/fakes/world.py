@@ -165,9 +165,9 @@ class Mortal(FakeCluster):
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
+    ) -> bool:
         act = lambda: FakeCluster.delete(self, ref, uid=uid, version=version, grace=grace, dry_run=dry_run)  # noqa: E731
-        self._write("delete", ref.kind, act, dry_run)
+        return self._write("delete", ref.kind, act, dry_run)
 
     def _alive(self) -> None:
         if self.dead:

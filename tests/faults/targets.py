@@ -599,7 +599,7 @@ KILLED: tuple[Killed, ...] = (
             "blast_radius": {"pods": 2},
         },
         pods=2,
-        proof="2 pods are gone, [01] left ready",
+        proof="2 pods were killed and are gone, [01] left ready",
     ),
     Killed(
         kind="pod-kill",
@@ -616,7 +616,7 @@ KILLED: tuple[Killed, ...] = (
             "blast_radius": {"pods": 2},
         },
         pods=2,
-        proof="2 pods are gone ",
+        proof="2 pods were killed and are gone ",
     ),
 )
 """Faults that take pods away."""

@@ -305,8 +305,8 @@ class KubeCluster:
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
-        """Delete it in the background, once; a missing object is as good as deleted."""
+    ) -> bool:
+        """Delete it in the background, once; whether it was there: a missing object is as good as deleted."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         preconditions = {"uid": uid, "resourceVersion": version}
         if any(preconditions.values()):
@@ -319,7 +319,8 @@ class KubeCluster:
         try:
             self._wire.request("DELETE", path, asked, body=options)
         except NotFound:
-            return
+            return False
+        return True
 
     def token(self, namespace: str, service_account: str, seconds: int) -> str:
         """A ServiceAccount's token for at least ten minutes (the API server's own minimum)."""
