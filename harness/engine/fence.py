@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
+from harness.ports.cluster import FIELD_MANAGER, Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
 from harness.ports.fault import Fault, Prepares, UndoOutcome, UndoRecord
 from harness.ports.kinds import called
 
@@ -142,8 +142,10 @@ class _Writes(_Through):
         made: Json = self._once("replace", _ref(body), lambda: self._cluster.replace(body))
         return made
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        act = lambda: self._patch(ref, operations, dry_run=dry_run)  # noqa: E731
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
+        act = lambda: self._patch(ref, operations, dry_run=dry_run, manager=manager)  # noqa: E731
         made: Json = self._once("patch", ref, act, dry_run=dry_run)
         return made
 
@@ -157,8 +159,8 @@ class _Writes(_Through):
     def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
         return self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
-        return self._cluster.patch(ref, operations, dry_run=dry_run)
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
+        return self._cluster.patch(ref, operations, dry_run=dry_run, manager=manager)
 
     def _once(self, verb: str, ref: Ref, act: Callable[[], Any], *, dry_run: bool = False) -> Any:
         answers, number = self._landed.get((verb, ref), []), self._answered[verb, ref]
@@ -178,8 +180,8 @@ class _Noted(_Writes):
         super().__init__(cluster, landed)
         self.seen: Versions = {}
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
-        answer = super()._patch(ref, operations, dry_run=dry_run)
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
+        answer = super()._patch(ref, operations, dry_run=dry_run, manager=manager)
         self.seen[ref] = answer["metadata"]["resourceVersion"]
         return answer
 
@@ -203,9 +205,9 @@ class _Tried(_Noted):
 
     missed = False
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
         try:
-            return super()._patch(ref, operations, dry_run=dry_run)
+            return super()._patch(ref, operations, dry_run=dry_run, manager=manager)
         except (Conflict, NotFound):
             self.missed = True
             return {"metadata": {"name": ref.name, "namespace": ref.namespace}}
@@ -239,7 +241,7 @@ class _Bound(_Writes):
     def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
         return self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
         if ref not in self._versions:
             raise Conflict(
                 "write-not-announced",
@@ -248,7 +250,7 @@ class _Bound(_Writes):
                 remedy="correct `apply` of that fault",
             )
         bound = {"op": "test", "path": _VERSION, "value": self._versions[ref]}
-        answer = super()._patch(ref, [bound, *operations], dry_run=dry_run)
+        answer = super()._patch(ref, [bound, *operations], dry_run=dry_run, manager=manager)
         self._versions[ref] = answer["metadata"]["resourceVersion"]
         return answer
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FIELD_MANAGER = "drill"
+"""Under which everything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,11 @@ class Cluster(Protocol):
     def replace(self, body: Json) -> Json:
         """Replace at metadata.resourceVersion; Conflict when it is stale."""
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs."""
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
+        """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs.
+        `manager` is whom the API server notes as the writer of what changes."""
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False

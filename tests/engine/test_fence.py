@@ -17,7 +17,7 @@ from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
 from harness.engine.sweeper import EVERY, REVERTS_WITHIN, Sweeper
 from harness.faults.config import RESTART
-from harness.ports.cluster import Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
+from harness.ports.cluster import FIELD_MANAGER, Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
 from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import declared, leftovers
 from tests.fakes.drill import FAULTS, WRITES, Drill, broken_by, experiment_data
@@ -122,10 +122,10 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
     sent: list[tuple[Ref, list[Json]]] = []
     real = cluster.patch
 
-    def patch(ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def patch(ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER) -> Json:
         if not dry_run:
             sent.append((ref, list(operations)))
-        return real(ref, operations, dry_run=dry_run)
+        return real(ref, operations, dry_run=dry_run, manager=manager)
 
     written = WRITES[kind].split()[1]
     cluster.patch = patch  # type: ignore[method-assign]

@@ -169,10 +169,10 @@ def test_what_the_server_makes_of_a_value_is_ours(monkeypatch: pytest.MonkeyPatc
     cluster = world()
     real = FakeCluster._update
 
-    def defaulting(self: FakeCluster, call: Any, before: Json, after: Json, *, dry_run: bool) -> Json:
+    def defaulting(self: FakeCluster, call: Any, before: Json, after: Json, **given: Any) -> Json:
         for port in after.get("spec", {}).get("ports", ()):
             port.setdefault("protocol", "TCP")
-        return real(self, call, before, after, dry_run=dry_run)
+        return real(self, call, before, after, **given)
 
     monkeypatch.setattr(FakeCluster, "_update", defaulting)
     undo = planned(cluster, SPECS["items that come and go"])

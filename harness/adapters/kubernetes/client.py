@@ -52,7 +52,7 @@ class KubeCluster:
         manager: str = FIELD_MANAGER,
     ) -> None:
         self._configuration = configuration
-        self._strict = (("fieldManager", manager), ("fieldValidation", "Strict"))
+        self._strict = _strict(manager)
         self._now = now
         self._stop = stop or Flag()
         self._timing = timing or Timing()
@@ -289,11 +289,14 @@ class KubeCluster:
             "PUT", of.path(ref.namespace, ref.name), Asked(f"replace {ref}", writes=True), query=self._strict, body=body
         )
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
         """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
         path = self.kind(ref.kind).path(ref.namespace, ref.name)
         asked = Asked(f"patch {ref}", writes=not dry_run, sealed=ref.kind in SEALED)
-        query, accept = self._strict + (_DRY if dry_run else ()), _accept(ref.kind)
+        strict = self._strict if manager == FIELD_MANAGER else _strict(manager)
+        query, accept = strict + (_DRY if dry_run else ()), _accept(ref.kind)
         try:
             answer = self._wire.json(
                 "PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH, accept=accept
@@ -379,3 +382,7 @@ def _within(body: Json, *keys: str) -> Json:
     for key in keys:
         at = at.get(key) if isinstance(at, dict) else None
     return at if isinstance(at, dict) else {}
+
+
+def _strict(manager: str) -> tuple[tuple[str, str], ...]:
+    return ("fieldManager", manager), ("fieldValidation", "Strict")
