@@ -40,7 +40,7 @@ from harness.core.history import History, entry
 from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
-from harness.ports.fault import Fault, Plan, ShowsInObject
+from harness.ports.fault import Fault, Plan, ShowsInObject, rehearse
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
 
@@ -173,6 +173,12 @@ class Runner:
     def _inject(self, fault_id: str) -> None:
         context = self._context
         plan = self._history.plans()[fault_id]
+        refused = self._rehearsed(plan)
+        if refused:
+            # Nothing is stored: who found a way back here would look for what was never there.
+            now = Bounds.at(context.clock.now())
+            self._recorder.add(InjectDone(fault=fault_id, outcome="failed", at=now, detail=refused))
+            return
         order = list(self._history.plans()).index(fault_id)
         stored = undo_records.store(
             context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order,
@@ -190,6 +196,16 @@ class Runner:
         self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail, deleted=deleted))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
+
+    def _rehearsed(self, plan: InjectionPlanned) -> str:
+        """Why the target is not what it was when the fault was planned, which may be long ago; "" where it is."""
+        try:
+            rehearse(self._context.faults[plan.kind], plan.undo, self._context.cluster)
+        except (Conflict, NotFound) as error:
+            return error.fact
+        except DrillError:
+            return ""  # it is told where it stops the write
+        return ""
 
     def _look(
         self, plan: InjectionPlanned, owner: Json, landed: fence.Landed | None = None
@@ -288,7 +304,7 @@ class Runner:
         left: list[str] = []
         try:
             for fault_id, plan in self._history.plans().items():
-                if fault_id in self._history.taken_over():
+                if fault_id in self._history.taken_over() | self._history.untouched():
                     continue
                 left += context.faults[plan.kind].differences(plan.undo, context.cluster)
         except DrillError as error:
@@ -296,13 +312,12 @@ class Runner:
         self._recorder.add(CleanChecked(clean=not left, differences=tuple(left)))
 
     def _discard_records(self) -> None:
-        """Delete the records of what is proved clean or was never begun; a record that stays blocks the next run, as
+        """Delete the records of what is proved clean or was never in force; a record that stays blocks the next run, as
         it should."""
         context, history = self._context, self._history
-        begun = {event.fault for event in history.all(InjectStarted)}
         proved = history.is_clean is True and not history.open_faults()
         for stored in history.all(UndoStored):
-            if stored.fault in begun and (not proved or stored.fault in history.taken_over()):
+            if stored.fault not in history.untouched() and (not proved or stored.fault in history.taken_over()):
                 continue
             try:
                 undo_records.discard_run(context.cluster, context.experiment.namespace, context.run_id, stored.fault)

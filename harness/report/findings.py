@@ -100,7 +100,7 @@ def _put_back(history: History, clean: Clean) -> Iterator[Finding]:
         detail = f"undo {undo.outcome}: {undo.detail}" if undo else "no undo was recorded"
         cited = (seq,) if seq is not None else ()
         yield Finding("fault-still-open", "critical", f"Fault {fault} may still be in force", detail, cited)
-    if clean.clean is None and history.all(InjectDone):
+    if clean.clean is None and any(done.outcome != "failed" for done in history.all(InjectDone)):
         yield Finding(
             "not-compared", "important", "Nobody compared the cluster with its snapshot afterwards",
             "no clean check is in the journal", (),

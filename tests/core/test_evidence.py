@@ -83,3 +83,10 @@ def test_a_fault_that_would_prove_nothing_is_not_injected() -> None:
     decision = decide(drill(), profile, history(*FIRST, read(SIGNAL, 31, [5, 5, 60, 60])), 36.0)
     assert [(intent.do, intent.fault) for intent in decision.intents] == [("undo", "memory")]
     assert decision.why == "aborted: fault key would prove nothing: e > 30 held already 2.0 s before it: 60"
+
+
+def test_a_fault_that_was_never_in_force_needs_no_comparison() -> None:
+    refused = InjectDone(fault="memory", outcome="failed", at=Bounds.at(5), detail="it changed since")
+    for done, told in ((refused, []), (refused.model_copy(update={"outcome": "unknown"}), ["not-compared"])):
+        over = history((0.0, started()), (5.0, done), (6.0, RunEnded(reason="error", detail="over")))
+        assert [one.rule for one in build(drill(), over).findings if one.rule == "not-compared"] == told

@@ -25,7 +25,8 @@ from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
 from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
 from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
-from tests.fakes.world import NAMESPACE, World
+from tests.fakes.world import KEY, KEYS, NAMESPACE, World
+from tests.hands import hand
 
 
 def limit(world: World) -> str:
@@ -342,6 +343,40 @@ def test_a_target_that_is_not_what_was_planned_ends_the_run_at_once() -> None:
     assert ended is not None
     assert (ended.reason, [done.outcome for done in history.all(InjectDone)]) == ("error", ["failed"])
     assert limit(drill.world) == "100Mi", "somebody else's value"
+
+
+def test_a_key_that_its_owner_changed_since_the_plan_is_nobodys_loss_and_blocks_nobody() -> None:
+    """The fault was never in force: there is nothing to bring back, nothing to compare, and no record."""
+    drill = Drill(data=experiment_data("secret"))
+    ready = drill.preflight
+
+    def change() -> Any:
+        answer = ready()
+        drill.world.run_for(2.0)
+        hand(drill.world.cluster).write(KEYS, KEY, b"rotated-by-its-owner")
+        return answer
+
+    drill.preflight = change  # type: ignore[method-assign]
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["failed"]
+    assert (history.all(UndoStored), history.all(UndoDone), undo_records(drill.world)) == ([], [], [])
+    judgement = judge(drill.experiment, history)
+    assert (judgement.exit_code, judgement.verdict) == (ExitCode.UNDECIDED, Verdict.UNDECIDED)
+    assert "somebody changed it since" in judgement.reason
+
+
+def test_a_later_fault_whose_effect_holds_already_is_not_injected() -> None:
+    data = experiment_data("cpu-limit")
+    data["faults"].append(FAULTS["patch"] | {"id": "nowhere", "after": "memory.effective + 5s"})
+    drill = Drill(data=data)
+    before = snapshot(drill.world.deployment)
+    history = drill.run()
+    assert set(injections(history)) == {"memory"}
+    judgement = judge(drill.experiment, history)
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert "fault nowhere would prove nothing: depth > 30 held already" in judgement.reason
+    assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
 
 
 def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:
