@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from harness.ports.cluster import FIELD_MANAGER, Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
@@ -79,7 +80,7 @@ def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: 
             return done
     except (Forbidden, Invalid) as error:
         told = f"{done.detail}; should its run still be about to write, that is not kept out: {error.fact}"
-        return UndoOutcome(done.outcome, told)
+        return replace(done, detail=told)
     # What the write was bound to has changed by somebody's hand: it has failed, or that somebody was the write.
     again = fault.undo(undo, cluster, force=force)
     return done if again.outcome in {"already", done.outcome} else again
