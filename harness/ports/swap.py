@@ -124,8 +124,6 @@ def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> Undo
     }
     if holders:
         record["holders"] = sorted(holders.values(), key=lambda one: len(one["path"]))
-    if any(entry["is_item"] for entry in found) and "generation" in meta:
-        record["generation"] = meta["generation"]
     return record
 
 
@@ -140,15 +138,14 @@ def changes(undo: UndoRecord) -> tuple[Change, ...]:
 
 def exchange(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, dry_run: bool = False) -> None:
     """Write what the fault writes; repeating it is success. Raises Conflict where it is not what was captured."""
+    values, holders, version = _as_found(undo, cluster)
     operations = [_identity(undo)]
-    if "generation" in undo:
-        operations.append({"op": "test", "path": "/metadata/generation", "value": undo["generation"]})
-    values = _as_found(undo, cluster)
+    if version and not dry_run:  # what is not there cannot be tested in a list, so nothing may have changed since
+        operations.append({"op": "test", "path": "/metadata/resourceVersion", "value": version})
     moves = [
         _Move(one["pointer"], tuple(one["tests"]), _value(one, "before"), _value(one, "after"), one["is_item"])
         for one in values
     ]
-    holders = [(one["pointer"], one["empty"]) for one in undo.get("holders", ())]
     try:
         cluster.patch(ref_of(undo), [*operations, *_in_order(moves, holders)], dry_run=dry_run)
     except Conflict:
@@ -221,7 +218,7 @@ def _in_order(moves: Sequence[_Move], holders: Sequence[tuple[str, Any]]) -> lis
     tests += [
         {"op": "test", "path": move.pointer, "value": None if move.now is ABSENT else move.now}
         for move in moves
-        if not (move.is_item and move.now is ABSENT) and not move.pointer.startswith(inside)
+        if not move.pointer.endswith("/-") and not move.pointer.startswith(inside)
     ]
     goes = [move for move in moves if move.then is ABSENT]
     comes = [move for move in moves if move.now is ABSENT and move.then is not ABSENT]
@@ -363,16 +360,29 @@ def _whole(one: Json, body: Json, *, force: bool = False) -> Json:
     return one | {"before": one["rest"], "after": one["rest"], "piece": one}
 
 
-def _as_found(undo: UndoRecord, cluster: Cluster) -> list[Json]:
-    """The entries for a write: those of which the record holds a piece are made whole by a look at the object."""
+def _as_found(undo: UndoRecord, cluster: Cluster) -> tuple[list[Json], list[tuple[str, Any]], str]:
+    """The entries for a write, the holders that it makes, and the version of the object at which all that is so, where
+    the write itself cannot test it.
+
+    What was not there when it was captured is put where it belongs now: another fault on the same object may have made
+    its holder, or put something beside it. Entries of which the record holds a piece are made whole. Without either
+    nothing is looked at.
+    """
     values: list[Json] = undo["values"]
-    if all("rest" not in one for one in values):
-        return values
+    holders = [(one["pointer"], one["empty"]) for one in undo.get("holders", ())]
+    if all("rest" not in one and "before" in one for one in values):
+        return values, holders, ""
     try:
         body = cluster.get(ref_of(undo))
-    except NotFound:
-        body = {}  # the write will say so
-    return [_whole(one, body) for one in values]
+    except NotFound:  # the write will say so
+        return [_whole(one, {}) for one in values], holders, ""
+    found, needed = list[Json](), dict[str, Any]()
+    for one in values:
+        at = place(body, one["path"]) if "before" not in one else None
+        found.append(_whole(one, body) if at is None else one | {"pointer": at.pointer, "tests": list(at.tests)})
+        needed |= () if at is None else at.holders
+    joins_a_list = any(one["pointer"].endswith("/-") for one in found)
+    return found, list(needed.items()), body["metadata"]["resourceVersion"] if joins_a_list else ""
 
 
 def _identity(undo: UndoRecord) -> Json:

@@ -11,6 +11,7 @@ from harness.core.decide import Phase, phase
 from harness.core.errors import DrillError, ExitCode, Refused
 from harness.core.event import (
     CleanChecked,
+    EffectProved,
     InjectDone,
     InjectStarted,
     RunEnded,
@@ -256,6 +257,42 @@ def test_a_fault_waits_for_the_effect_of_another_and_is_undone_before_it() -> No
     assert effective.at.latest + 5.0 <= at["fewer"] <= effective.at.latest + 6.0
     assert [event.fault for event in history.all(UndoDone)] == ["fewer", "memory"]
     assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
+
+
+def test_three_faults_on_one_workload_are_all_injected_and_go_back_in_reverse() -> None:
+    """Two of them put variables into one list, and all were planned before any was there."""
+    data = experiment_data("cpu-limit")
+    for number, name in enumerate(("TRACE", "DEPTH"), 1):
+        data["faults"].append(
+            {
+                "id": name.lower(), "kind": "config", "target": "deployment/worker", "container": "worker",
+                "set": {name: "on"}, "blast_radius": {"pods": 5}, "after": "memory.effective + 1s",
+                "effect": {"query": "depth", "above": 30 + 30 * number, "within": "60s"},
+            }
+        )  # fmt: skip
+    data["faults"][2]["after"] = "trace.effective + 1s"
+    drill = Drill(data=data)
+    before = snapshot(drill.world.deployment)
+    seen: list[list[str]] = []
+
+    def all_there(world: World) -> bool:
+        env = [one["name"] for one in world.deployment["spec"]["template"]["spec"]["containers"][0]["env"]]
+        seen.append(env)
+        return "depth.effective" in judge(drill.experiment, drill.history).milestones if "DEPTH" in env else False
+
+    drill.feed.when(all_there, lambda _: drill.feed.put(StopAsked(by="test", detail="all are there")))
+    history = drill.run()
+    assert ["KEY", "TRACE", "DEPTH"] in seen
+    assert [(done.fault, done.outcome) for done in history.all(InjectDone)] == [
+        ("memory", "done"), ("trace", "done"), ("depth", "done"),
+    ]  # fmt: skip
+    assert [(done.fault, done.outcome) for done in history.all(UndoDone)] == [
+        ("depth", "restored"), ("trace", "restored"), ("memory", "restored"),
+    ]  # fmt: skip
+    assert {event.fault for event in history.all(EffectProved)} == {"memory", "trace", "depth"}
+    assert snapshot(drill.world.deployment) == before
+    assert history.is_clean
     assert undo_records(drill.world) == []
 
 

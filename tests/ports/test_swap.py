@@ -105,14 +105,55 @@ def test_what_somebody_else_put_beside_ours_keeps_its_holder() -> None:
     cluster = world()
     undo = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "cpu"), "1")])
     late = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "memory"), "1Mi")])
+    before = spec(cluster)
     exchange(undo, cluster)
-    with pytest.raises(Conflict):
-        exchange(late, cluster)
-    body = cluster.get(WORKLOAD)
-    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Mi"
-    cluster.put(body)
+    exchange(late, cluster)
     assert restore(undo, cluster).outcome == "restored"
     assert spec(cluster)["template"]["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Mi"}}
+    assert restore(late, cluster).outcome == "restored"
+    assert spec(cluster) == before
+
+
+def test_two_that_put_items_into_one_list_are_both_made_and_both_go_back_in_any_order() -> None:
+    for order in ((0, 1), (1, 0)):
+        for holder in (ENV, (*SIDE, "env")):
+            cluster = world()
+            before = spec(cluster)
+            both = [
+                captured(cluster, WORKLOAD, [((*holder, {"name": name}), {"name": name, "value": "x"})])
+                for name in "EF"
+            ]
+            for undo in both:
+                exchange(undo, cluster, dry_run=True)
+                exchange(undo, cluster)
+                exchange(undo, cluster)
+            for one in order:
+                assert restore(both[one], cluster).outcome == "restored"
+            assert spec(cluster) == before
+
+
+def test_an_item_that_somebody_put_there_since_is_not_doubled() -> None:
+    class Racing(FakeCluster):
+        """Somebody puts one of that name there just after the look."""
+
+        def patch(self, ref: Ref, operations: Any, **given: Any) -> Any:
+            late(self)
+            return super().patch(ref, operations, **given)
+
+    def late(cluster: FakeCluster) -> None:
+        body = cluster.get(WORKLOAD)
+        body["spec"]["template"]["spec"]["containers"][1]["env"].append({"name": "E", "value": "theirs"})
+        cluster.put(body)
+
+    for kind, act in ((FakeCluster, late), (Racing, lambda _: None)):
+        cluster = world()
+        undo = captured(cluster, WORKLOAD, [variable("E", "x")])
+        cluster.__class__ = kind
+        act(cluster)
+        with pytest.raises(Conflict):
+            exchange(undo, cluster)
+        names = [one["name"] for one in spec(cluster)["template"]["spec"]["containers"][1]["env"]]
+        assert names == ["A", "B", "C", "D", "E"]
 
 
 def test_what_the_server_left_out_because_it_was_empty_is_made_again() -> None:
