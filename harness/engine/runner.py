@@ -40,7 +40,7 @@ from harness.core.history import History, entry
 from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
-from harness.ports.fault import Fault, Plan, ShowsInObject, rehearse
+from harness.ports.fault import Fault, Plan, Prepares, ShowsInObject, rehearse
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
 
@@ -185,6 +185,8 @@ class Runner:
             overdue_after=context.profile.timeout + undo_records.OVERDUE_GRACE,
         )  # fmt: skip
         self._recorder.add(UndoStored(fault=fault_id, where=stored.where))
+        if not self._may_prepare(plan):
+            return
         versions = self._look(plan, stored.owner)
         if not self._holds("injecting"):
             return
@@ -206,6 +208,10 @@ class Runner:
         except DrillError:
             return ""  # it is told where it stops the write
         return ""
+
+    def _may_prepare(self, plan: InjectionPlanned) -> bool:
+        """Whether what the write needs may be made, where it needs anything: that is a write already."""
+        return not isinstance(self._context.faults[plan.kind], Prepares) or self._holds("injecting")
 
     def _look(
         self, plan: InjectionPlanned, owner: Json, landed: fence.Landed | None = None
@@ -243,6 +249,8 @@ class Runner:
                 return "unknown", error.fact
             else:
                 return "done", ""
+            if not self._may_prepare(plan):
+                break
             versions = self._look(plan, owner, landed)
             if not self._holds("injecting"):
                 break

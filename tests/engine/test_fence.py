@@ -462,6 +462,26 @@ def test_a_run_that_loses_its_lock_before_the_job_is_let_run_leaves_nothing() ->
     assert leftovers(drill.world) == []
 
 
+def test_a_run_that_lost_its_lock_makes_nothing_that_is_to_be_let_run() -> None:
+    drill = Drill(data=experiment_data("job"))
+    made: list[str] = []
+
+    def around(written: Written) -> None:
+        made.append(written.what)
+        if written.what == "create ConfigMap" and written.after:
+            lock = drill.world.cluster.listing("Lease", NAMESPACE)[0]
+            drill.world.cluster.put({**lock, "spec": {**lock["spec"], "holderIdentity": "another"}})
+
+    drill.world.cluster.around = around
+    history = drill.run()
+    assert "create ConfigMap" in made
+    assert "create Job" not in made
+    assert [asked.by for asked in history.all(StopAsked)] == ["the lock"]
+    assert history.all(InjectStarted) == []
+    drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
+    assert leftovers(drill.world) == []
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_is_made_too_late_is_collected_at_once(*, killed: bool) -> None:
     drill = Drill(data=experiment_data("manifest"))
