@@ -32,6 +32,7 @@ from harness.core.evidence import held_before, unprovable
 from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, moment
 from harness.core.history import History
 from harness.core.milestone import milestones
+from harness.core.samples import described, samples, trailing
 
 UNDO_FOR = 600.0
 """Seconds for which a failing undo is tried again before the run ends dirty (the pauses are the runner's)."""
@@ -166,7 +167,7 @@ def why_over(
     broken_off = history.last(FaultEnded)
     if broken_off is not None:
         return Ending("aborted", f"fault {broken_off.fault} ended by itself: {broken_off.detail}")
-    blind = _blind(history, now)
+    blind = _blind(history, now) or _unseen(experiment, history, now)
     if blind:
         return Ending("aborted", blind)
     unproved = _unproved(experiment, history, now)
@@ -228,7 +229,8 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
     checks = history.records(CleanChecked)
     since = max(r.at for kind in (InjectStarted, UndoDone) for r, _ in history.records(kind))
     fresh = [check for r, check in checks if r.at >= since]
-    if fresh and (fresh[-1].clean or now >= since + CLEAN_WITHIN):
+    # A fault that stays in force will not be gone a minute later either.
+    if fresh and (fresh[-1].clean or history.open_faults() or now >= since + CLEAN_WITHIN):
         return Decision((Intent("end", reason=ending.reason),), why, now)
     return Decision((Intent("check_clean"),), why, now + 1.0)
 
@@ -261,6 +263,22 @@ def _blind(history: History, now: Instant) -> str:
     for channel, (is_up, since, detail) in state.items():
         if not is_up and now - since >= BLIND_AFTER:
             return f"{channel} has been lost for {now - since:.0f} s: {detail}"
+    return ""
+
+
+def _unseen(experiment: AnyExperiment, history: History, now: Instant) -> str:
+    """Why an abort condition aborts although nobody saw it hold: while something is broken, nobody saw anything of it
+    for as long as a source may be lost. Samples trail the present by what `trailing` says."""
+    started = _zero(history)
+    if started is None:
+        return ""
+    for condition in experiment.abort:
+        told = samples(history, abort_signal(condition.name))
+        newest = next((sample.at for sample in reversed(told) if sample.value is not None), started)
+        unseen = now - max(newest, started)
+        if unseen >= BLIND_AFTER + trailing(history):
+            why = described(told[-1]) if told else "nothing was sampled"
+            return f"abort condition {condition.name!r} could not be seen for {unseen:.0f} s: {why}"
     return ""
 
 

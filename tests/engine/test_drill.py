@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from harness.core.history import History
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
 from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
+from harness.ports.metrics import Series
 from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
 from tests.fakes.world import KEY, KEYS, NAMESPACE, World
 from tests.hands import hand
@@ -136,6 +138,64 @@ def test_an_abort_condition_undoes_everything() -> None:
     assert judge(drill.experiment, history).exit_code is ExitCode.UNDECIDED
 
 
+def abortable(seen: Callable[[World], bool], above: float = 5000) -> Drill:
+    """A drill with an abort condition of its own query, which answers only where `seen` says so."""
+    data = experiment_data()
+    data["abort"] = [{"name": "disk fills up", "query": "disk", "above": above}]
+    drill = Drill(data=data)
+    real = drill.metrics.grid
+
+    def grid(query: str, *window: float) -> list[Series]:
+        return real(query, *window) if query != "disk" or seen(drill.world) else []
+
+    drill.metrics.grid = grid  # type: ignore[assignment,method-assign]
+    return drill
+
+
+def test_an_abort_condition_that_cannot_be_seen_ends_the_run() -> None:
+    drill = abortable(lambda world: limit(world) != "64Mi")
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "aborted"
+    assert ended.detail.startswith("aborted: abort condition 'disk fills up' could not be seen for 3")
+    assert "the query answers nothing" in ended.detail
+    assert limit(drill.world) == "128Mi"
+    assert history.is_clean
+    injected, undone = (history.records(kind)[0][0].at for kind in (InjectDone, UndoDone))
+    assert 30.0 <= undone - injected < 40.0
+
+
+def test_an_abort_condition_that_is_missed_for_a_moment_ends_nothing() -> None:
+    blind: list[float] = []
+
+    def seen(world: World) -> bool:
+        if limit(world) == "64Mi" and (not blind or world.clock.now() < blind[0] + 25.0):
+            blind.append(world.clock.now())
+            return False
+        return True
+
+    drill = abortable(seen)
+    drill.respond()
+    history = drill.run()
+    assert blind
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "complete"
+
+
+@pytest.mark.parametrize(("seen", "above", "slug"), [(False, 5000, "unseen"), (True, 0, "holds")])
+def test_refused_where_an_abort_condition_cannot_be_seen_or_holds_already(
+    *, seen: bool, above: float, slug: str
+) -> None:
+    drill = abortable(lambda _: seen, above)
+    with pytest.raises(Refused) as caught:
+        drill.run()
+    assert caught.value.slug == f"abort-condition-{slug}"
+    assert drill.history.all(InjectStarted) == []
+    assert limit(drill.world) == "128Mi"
+
+
 def test_a_fault_without_effect_is_no_drill() -> None:
     drill = Drill(world=World(kills=False, arrivals=7.0))
     history = drill.run()
@@ -187,6 +247,7 @@ def test_somebody_elses_change_is_not_trampled() -> None:
     assert history.all(UndoDone)[-1].outcome == "refused"
     assert "somebody else changed it" in history.all(UndoDone)[-1].detail
     assert history.is_clean is False
+    assert history.last_at - history.records(UndoDone)[-1][0].at < 2.0, "it will not be back by waiting"
     assert judge(drill.experiment, history).exit_code is ExitCode.ROLLBACK_INCOMPLETE
     assert len(undo_records(drill.world)) == 1
 
