@@ -28,9 +28,11 @@ from harness.core.event import (
     UndoDone,
     UndoStarted,
 )
+from harness.core.evidence import held_before, unprovable
 from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, effect_within, moment
 from harness.core.history import History
 from harness.core.milestone import milestones
+from harness.core.samples import described, samples, trailing
 
 UNDO_FOR = 600.0
 """Seconds for which a failing undo is tried again before the run ends dirty (the pauses are the runner's)."""
@@ -113,6 +115,9 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
         return _wind_down(history, ending, now)
     due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
     if due is not None:
+        held = held_before(due, history, now)
+        if held:
+            return _wind_down(history, Ending("aborted", f"fault {due.id} would prove nothing: {held}"), now)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
@@ -162,7 +167,7 @@ def why_over(
     broken_off = history.last(FaultEnded)
     if broken_off is not None:
         return Ending("aborted", f"fault {broken_off.fault} ended by itself: {broken_off.detail}")
-    blind = _blind(history, now)
+    blind = _blind(history, now) or _unseen(experiment, history, now)
     if blind:
         return Ending("aborted", blind)
     unproved = _unproved(experiment, history, now)
@@ -224,7 +229,8 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
     checks = history.records(CleanChecked)
     since = max(r.at for kind in (InjectStarted, UndoDone) for r, _ in history.records(kind))
     fresh = [check for r, check in checks if r.at >= since]
-    if fresh and (fresh[-1].clean or now >= since + CLEAN_WITHIN):
+    # A fault that stays in force will not be gone a minute later either.
+    if fresh and (fresh[-1].clean or history.open_faults() or now >= since + CLEAN_WITHIN):
         return Decision((Intent("end", reason=ending.reason),), why, now)
     return Decision((Intent("check_clean"),), why, now + 1.0)
 
@@ -260,11 +266,30 @@ def _blind(history: History, now: Instant) -> str:
     return ""
 
 
+def _unseen(experiment: AnyExperiment, history: History, now: Instant) -> str:
+    """Why an abort condition aborts although nobody saw it hold: while something is broken, nobody saw anything of it
+    for as long as a source may be lost. Samples trail the present by what `trailing` says."""
+    started = _zero(history)
+    if started is None:
+        return ""
+    for condition in experiment.abort:
+        told = samples(history, abort_signal(condition.name))
+        newest = next((sample.at for sample in reversed(told) if sample.value is not None), started)
+        unseen = now - max(newest, started)
+        if unseen >= BLIND_AFTER + trailing(history):
+            why = described(told[-1]) if told else "nothing was sampled"
+            return f"abort condition {condition.name!r} could not be seen for {unseen:.0f} s: {why}"
+    return ""
+
+
 def _unproved(experiment: AnyExperiment, history: History, now: Instant) -> str:
     proved = {event.fault for event in history.all(EffectProved)}
     for event in history.all(InjectDone):
         if event.fault in proved:
             continue
+        never = unprovable(experiment.fault(event.fault), history)
+        if never:
+            return f"the effect of fault {event.fault} can never be proved: {never}"
         within = effect_deadline(experiment, event.fault)
         if within is not None and now >= event.at.latest + within:
             return f"fault {event.fault} had no proved effect within {within:g} s"

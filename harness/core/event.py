@@ -171,13 +171,14 @@ class InjectStarted(Fact):
 
 class InjectDone(Fact):
     """How the write ended. `unknown` (a lost reply, or only some of several writes landed) counts as injected and is
-    undone."""
+    undone. `deleted` are the uids of what it surely deleted."""
 
     type: Literal["inject.done"] = "inject.done"
     fault: str
     outcome: Literal["done", "failed", "unknown"]
     at: When
     detail: str = ""
+    deleted: tuple[str, ...] = ()
 
 
 class PodsSeen(Fact):

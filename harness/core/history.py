@@ -159,6 +159,13 @@ class History:
                     pass
         return tuple(fault for fault, is_open in state.items() if is_open)
 
+    def untouched(self) -> frozenset[str]:
+        """Faults that were planned and surely never in force: not begun, or failed outright. Their targets are none of
+        this run's doing."""
+        begun = {event.fault for event in self.all(InjectStarted)}
+        failed = {event.fault for event in self.all(InjectDone) if event.outcome == "failed"}
+        return frozenset(fault for fault in self.plans() if fault in failed or fault not in begun)
+
     def taken_over(self) -> frozenset[str]:
         """Faults that somebody else undid, who had taken the lock from this run."""
         ends = {done.fault: done.outcome for done in self.all(UndoDone)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from harness.core.confidential import WRITTEN_IN
@@ -19,6 +20,8 @@ _SERVER_METADATA = frozenset({
     "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields",
     "resourceVersion", "selfLink", "uid",
 })  # fmt: skip
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""`kubectl apply` keeps the whole object in this annotation, data included."""
 _CONTROLLER_ANNOTATIONS = frozenset({"deployment.kubernetes.io/revision"})
 _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 """By which `kubectl rollout restart` starts pods anew. It changes nothing that they run."""
@@ -64,6 +67,12 @@ def _fingerprints(value: Any) -> Any:
     if isinstance(value, list):
         return [_fingerprints(item) for item in value]
     return fingerprint(value) if isinstance(value, str) else value
+
+
+def guarded(path: Sequence[str], value: Any) -> Any:
+    """A value of an object, found below the members of these names, as it may be told: without text that may hold a
+    secret."""
+    return _fingerprints(value) if WRITTEN_IN & {*path} else _inside(value)
 
 
 def fingerprint(text: str) -> str:

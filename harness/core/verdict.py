@@ -31,6 +31,7 @@ from harness.core.event import (
     SignalRead,
     SourceRestarted,
 )
+from harness.core.evidence import unprovable
 from harness.core.experiment import AnyExperiment, NamedCondition, Sla, goal_signal
 from harness.core.history import History
 from harness.core.milestone import (
@@ -403,7 +404,7 @@ def _worst(
     graded += [
         (
             Verdict.UNDECIDED,
-            f"fault {fault.id}: its effect was never proved"
+            f"fault {fault.id}: its effect was never proved" + _because(unprovable(fault, history))
             if fault.id in begun
             else f"fault {fault.id} was never injected",
         )
@@ -423,6 +424,10 @@ def _worst(
         return Verdict.UNDECIDED, "nothing was required"
     verdict, reason = max(graded, key=lambda item: _WORSE[item[0]])
     return (verdict, "") if verdict is Verdict.MET else (verdict, reason)
+
+
+def _because(why: str) -> str:
+    return f" ({why})" if why else ""
 
 
 def _exit_code(verdict: Verdict, history: History) -> ExitCode:

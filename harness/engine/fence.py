@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
-from harness.ports.cluster import Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
+from harness.ports.cluster import FIELD_MANAGER, Cluster, Conflict, Forbidden, Invalid, Json, NotFound, Ref
 from harness.ports.fault import Fault, Prepares, UndoOutcome, UndoRecord
 from harness.ports.kinds import called
 
@@ -28,7 +29,8 @@ ATTEMPTS = 10
 """How often a write is tried whose target changed between the look at its version and the write."""
 Versions = dict[Ref, str]
 Landed = dict[tuple[str, Ref], list[Any]]
-"""The writes of a fault that took effect, by verb and object, each with its answer."""
+"""The writes of a fault that took effect, by verb and object, each with its answer; of a deletion the uid of what it
+hit, or "" where nothing was there."""
 _VERSION = "/metadata/resourceVersion"
 _LABELS = "/metadata/labels"
 _LABEL = f"{_LABELS}/{LABEL.replace('/', '~1')}"
@@ -46,6 +48,11 @@ def prepare(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, owner: Json) 
     """Make what the fault's write needs, where it needs anything, as the undo record's own. Raises what that raises."""
     if isinstance(fault, Prepares):
         fault.prepare(undo, cast("Cluster", _Bound(cluster, {}, {}, owner)))
+
+
+def deleted(landed: Landed) -> tuple[str, ...]:
+    """The uids of what was deleted."""
+    return tuple(uid for (verb, _), answers in landed.items() if verb == "delete" for uid in answers if uid)
 
 
 def apply(
@@ -73,7 +80,7 @@ def bring_back(fault: Fault[Any], undo: UndoRecord, cluster: Cluster, *, force: 
             return done
     except (Forbidden, Invalid) as error:
         told = f"{done.detail}; should its run still be about to write, that is not kept out: {error.fact}"
-        return UndoOutcome(done.outcome, told)
+        return replace(done, detail=told)
     # What the write was bound to has changed by somebody's hand: it has failed, or that somebody was the write.
     again = fault.undo(undo, cluster, force=force)
     return done if again.outcome in {"already", done.outcome} else again
@@ -136,23 +143,25 @@ class _Writes(_Through):
         made: Json = self._once("replace", _ref(body), lambda: self._cluster.replace(body))
         return made
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        act = lambda: self._patch(ref, operations, dry_run=dry_run)  # noqa: E731
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
+        act = lambda: self._patch(ref, operations, dry_run=dry_run, manager=manager)  # noqa: E731
         made: Json = self._once("patch", ref, act, dry_run=dry_run)
         return made
 
-    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
-        act = lambda: self._delete(ref, uid=uid, grace=grace, dry_run=dry_run)  # noqa: E731
-        self._once("delete", ref, act, dry_run=dry_run)
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> bool:
+        act = lambda: uid if self._delete(ref, uid=uid, grace=grace, dry_run=dry_run) else ""  # noqa: E731
+        return bool(self._once("delete", ref, act, dry_run=dry_run))
 
     def _create(self, body: Json, *, dry_run: bool) -> Json:
         return self._cluster.create(body, dry_run=dry_run)
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
-        self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
+        return self._cluster.delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
-        return self._cluster.patch(ref, operations, dry_run=dry_run)
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
+        return self._cluster.patch(ref, operations, dry_run=dry_run, manager=manager)
 
     def _once(self, verb: str, ref: Ref, act: Callable[[], Any], *, dry_run: bool = False) -> Any:
         answers, number = self._landed.get((verb, ref), []), self._answered[verb, ref]
@@ -172,8 +181,8 @@ class _Noted(_Writes):
         super().__init__(cluster, landed)
         self.seen: Versions = {}
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
-        answer = super()._patch(ref, operations, dry_run=dry_run)
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
+        answer = super()._patch(ref, operations, dry_run=dry_run, manager=manager)
         self.seen[ref] = answer["metadata"]["resourceVersion"]
         return answer
 
@@ -181,14 +190,15 @@ class _Noted(_Writes):
         del dry_run  # whoever brings something back need not be allowed to make it
         return body
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
         del grace, dry_run
         try:
             meta = self._cluster.get(ref)["metadata"]
         except NotFound:
-            return
+            return False
         if uid in {"", meta["uid"]}:
             self.seen[ref] = meta["resourceVersion"]
+        return True
 
 
 class _Tried(_Noted):
@@ -196,9 +206,9 @@ class _Tried(_Noted):
 
     missed = False
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
         try:
-            return super()._patch(ref, operations, dry_run=dry_run)
+            return super()._patch(ref, operations, dry_run=dry_run, manager=manager)
         except (Conflict, NotFound):
             self.missed = True
             return {"metadata": {"name": ref.name, "namespace": ref.namespace}}
@@ -212,9 +222,10 @@ class _Bound(_Writes):
         self._versions = dict(versions)
         self._owner = owner
 
-    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> None:
-        if ref in self._versions:  # what was gone when it was looked at is gone
-            super().delete(ref, uid=uid, grace=grace, dry_run=dry_run)
+    def delete(self, ref: Ref, *, uid: str = "", grace: int | None = None, dry_run: bool = False) -> bool:
+        if ref not in self._versions:
+            return False  # what was gone when it was looked at is gone
+        return super().delete(ref, uid=uid, grace=grace, dry_run=dry_run)
 
     def _create(self, body: Json, *, dry_run: bool) -> Json:
         if self._owner is None:
@@ -228,10 +239,10 @@ class _Bound(_Writes):
         owned = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
         return super()._create(owned, dry_run=dry_run)
 
-    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> None:
-        self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
+    def _delete(self, ref: Ref, *, uid: str, grace: int | None, dry_run: bool) -> bool:
+        return self._cluster.delete(ref, uid=uid, version=self._versions[ref], grace=grace, dry_run=dry_run)
 
-    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool) -> Json:
+    def _patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool, manager: str) -> Json:
         if ref not in self._versions:
             raise Conflict(
                 "write-not-announced",
@@ -240,7 +251,7 @@ class _Bound(_Writes):
                 remedy="correct `apply` of that fault",
             )
         bound = {"op": "test", "path": _VERSION, "value": self._versions[ref]}
-        answer = super()._patch(ref, [bound, *operations], dry_run=dry_run)
+        answer = super()._patch(ref, [bound, *operations], dry_run=dry_run, manager=manager)
         self._versions[ref] = answer["metadata"]["resourceVersion"]
         return answer
 

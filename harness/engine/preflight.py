@@ -29,7 +29,7 @@ from harness.engine.runner import planned
 from harness.engine.stopping import OPT_IN_LABEL
 from harness.ports.cluster import Cluster, Identity, Json, Ref
 from harness.ports.fault import Fault, Plan, rehearse
-from harness.ports.metrics import Metrics, Notifier, Pager, Rule
+from harness.ports.metrics import Metrics, Notifier, Pager, Rule, Series
 
 STEADY_GRACE = 60.0
 """Seconds, beyond the window itself, that the steady state may take to come about."""
@@ -157,6 +157,7 @@ class Preflight:
         self._plans()
         self._steady(offsets.prometheus, scrape)
         self._provable(offsets.prometheus, scrape)
+        self._abortable(offsets.prometheus, scrape)
         return Ready(
             offsets=offsets,
             scrape_interval=scrape,
@@ -381,9 +382,7 @@ class Preflight:
             if effect is None:
                 continue
             with self._check(f"effect of {spec.id} can be measured") as tell:
-                step = max(1.0, float(round(scrape)))
-                newest = ((self._clock.now() + offset.middle) // step) * step
-                series = self._peers.metrics.grid(effect.query, newest - step, newest, step)
+                series = self._newest(effect.query, offset, scrape)
                 if len(series) > 1:
                     raise BadInput(
                         "effect-ambiguous",
@@ -401,6 +400,34 @@ class Preflight:
                     )
                 tell(f"{effect.query} is {values[-1]:g}" if values else f"{effect.query} answers nothing yet")
                 tell.warn("" if values else f"without a value of {effect.query} the fault will not count")
+
+    def _abortable(self, offset: Bounds, scrape: float) -> None:
+        """What would end the run must be seen, and must not be so already."""
+        for condition in self._experiment.abort:
+            with self._check(f"abort condition: {condition.name}") as tell:
+                series = self._newest(condition.query, offset, scrape)
+                values = [value for one in series for _, value in one.samples]
+                if len(series) != 1 or not values:
+                    raise Refused(
+                        "abort-condition-unseen",
+                        f"{condition.query} answers {len(series)} series",
+                        expected="one series with a value: what cannot be seen stops nothing",
+                        remedy=f"edit abort condition {condition.name!r}: aggregate its query (sum, max), and where it "
+                        "answers nothing as long as all is well, write `... or vector(0)`",
+                    )
+                if condition.holds(values[-1]):
+                    raise Refused(
+                        "abort-condition-holds",
+                        f"{condition} holds already: it is {values[-1]:g}",
+                        expected="a condition that does not hold before anything is broken",
+                        remedy=f"wait until the system is well, or edit abort condition {condition.name!r}",
+                    )
+                tell(f"{condition.query} is {values[-1]:g}")
+
+    def _newest(self, query: str, offset: Bounds, scrape: float) -> Sequence[Series]:
+        step = max(1.0, float(round(scrape)))
+        newest = ((self._clock.now() + offset.middle) // step) * step
+        return self._peers.metrics.grid(query, newest - step, newest, step)
 
     def _hold(self, condition: Condition, offset: Bounds, scrape: float) -> str:
         """Wait until the condition has held for its window, judged on Prometheus' own samples."""

@@ -6,7 +6,7 @@ caller holds the namespace's lock, so that no living run is undone under its fee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.core.clock import Clock, Instant
 from harness.core.errors import DrillError
 from harness.engine import fence
 from harness.engine.undo_records import UNREADABLE, UndoRecord, discard, readable
-from harness.ports.cluster import Cluster
+from harness.ports.cluster import Cluster, Ref
 from harness.ports.fault import Fault, UndoOutcome
 
 SETTLE_WITHIN = 90.0
@@ -110,9 +110,10 @@ def _finish(
 ) -> Recovered:
     record, outcome = one.record, one.outcome
     left: tuple[str, ...] = (outcome.detail,) if outcome.outcome == "refused" else ()
-    if outcome.outcome in {"restored", "already"}:
+    waits = outcome.outcome in {"restored", "already"} or bool(outcome.gone)
+    if waits:
         try:
-            left = settle(faults[record.kind], record.undo, cluster, clock, wait)
+            left = settle(faults[record.kind], record.undo, cluster, clock, wait, outcome.gone)
         except DrillError as error:
             left = (f"could not be compared: {error.fact}",)
         except UNREADABLE as error:
@@ -120,7 +121,7 @@ def _finish(
     # A vanished target has nothing left to put back: keeping its record would block every later run.
     clean = not left
     # Whoever forces takes what is left as it is: the fault's own field is back, the rest is somebody's doing.
-    accepted = force and not clean and outcome.outcome in {"restored", "already"}
+    accepted = force and not clean and waits
     return Recovered(
         record,
         outcome.outcome,
@@ -145,11 +146,18 @@ def _forget(done: Recovered, cluster: Cluster) -> Recovered:
 
 
 def settle(
-    fault: Fault[Any], undo: dict[str, Any], cluster: Cluster, clock: Clock, wait: Callable[[float], bool]
+    fault: Fault[Any],
+    undo: dict[str, Any],
+    cluster: Cluster,
+    clock: Clock,
+    wait: Callable[[float], bool],
+    gone: Sequence[Ref] = (),
 ) -> tuple[str, ...]:
-    """Wait until the target equals its snapshot; what still differs when the time is over."""
+    """Wait until the target equals its snapshot, objects that are `gone` aside; what still differs when the time is
+    over."""
     deadline = clock.now() + SETTLE_WITHIN
+    others = tuple(f"{ref}{end}" for ref in gone for end in (" ", ":"))
     while True:
-        left = fault.differences(undo, cluster)
+        left = tuple(one for one in fault.differences(undo, cluster) if not one.startswith(others))
         if not left or clock.now() >= deadline or not wait(1.0):
             return left

@@ -40,7 +40,7 @@ from harness.core.history import History, entry
 from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
-from harness.ports.fault import Fault, Plan, ShowsInObject
+from harness.ports.fault import Fault, Plan, Prepares, ShowsInObject, rehearse
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
 
@@ -173,22 +173,45 @@ class Runner:
     def _inject(self, fault_id: str) -> None:
         context = self._context
         plan = self._history.plans()[fault_id]
+        refused = self._rehearsed(plan)
+        if refused:
+            # Nothing is stored: who found a way back here would look for what was never there.
+            now = Bounds.at(context.clock.now())
+            self._recorder.add(InjectDone(fault=fault_id, outcome="failed", at=now, detail=refused))
+            return
         order = list(self._history.plans()).index(fault_id)
         stored = undo_records.store(
             context.cluster, context.experiment.namespace, context.run_id, fault_id, plan.kind, plan.undo, order,
             overdue_after=context.profile.timeout + undo_records.OVERDUE_GRACE,
         )  # fmt: skip
         self._recorder.add(UndoStored(fault=fault_id, where=stored.where))
+        if not self._may_prepare(plan):
+            return
         versions = self._look(plan, stored.owner)
         if not self._holds("injecting"):
             return
         context.on_injected(fault_id)
         before = self._recorder.add(InjectStarted(fault=fault_id)).at
-        outcome, detail = self._write(plan, versions, stored.owner)
-        at = Bounds(earliest=before, latest=context.clock.now())
-        self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail))
+        landed: fence.Landed = {}
+        outcome, detail = self._write(plan, versions, stored.owner, landed)
+        at, deleted = Bounds(earliest=before, latest=context.clock.now()), fence.deleted(landed)
+        self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail, deleted=deleted))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
+
+    def _rehearsed(self, plan: InjectionPlanned) -> str:
+        """Why the target is not what it was when the fault was planned, which may be long ago; "" where it is."""
+        try:
+            rehearse(self._context.faults[plan.kind], plan.undo, self._context.cluster)
+        except (Conflict, NotFound) as error:
+            return error.fact
+        except DrillError:
+            return ""  # it is told where it stops the write
+        return ""
+
+    def _may_prepare(self, plan: InjectionPlanned) -> bool:
+        """Whether what the write needs may be made, where it needs anything: that is a write already."""
+        return not isinstance(self._context.faults[plan.kind], Prepares) or self._holds("injecting")
 
     def _look(
         self, plan: InjectionPlanned, owner: Json, landed: fence.Landed | None = None
@@ -201,16 +224,16 @@ class Runner:
             return error
 
     def _write(
-        self, plan: InjectionPlanned, versions: fence.Versions | DrillError, owner: Json
+        self, plan: InjectionPlanned, versions: fence.Versions | DrillError, owner: Json, landed: fence.Landed
     ) -> tuple[Literal["done", "failed", "unknown"], str]:
         """Write at the versions that were looked at before the lock was renewed; how it ended, and its detail.
+        What took effect is added to `landed`.
 
         Targets also change by nobody's doing, in their status: then that one was not written to, and look, renewal and
         write are made once more. Where one of several writes has landed and another did not, the fault is in force in
         part, and has not failed.
         """
         context, detail = self._context, ""
-        landed: fence.Landed = {}
         for _ in range(fence.ATTEMPTS):
             if isinstance(versions, DrillError):
                 detail = versions.fact  # a dry run has written nothing, and what was prepared breaks nothing
@@ -226,6 +249,8 @@ class Runner:
                 return "unknown", error.fact
             else:
                 return "done", ""
+            if not self._may_prepare(plan):
+                break
             versions = self._look(plan, owner, landed)
             if not self._holds("injecting"):
                 break
@@ -287,7 +312,7 @@ class Runner:
         left: list[str] = []
         try:
             for fault_id, plan in self._history.plans().items():
-                if fault_id in self._history.taken_over():
+                if fault_id in self._history.taken_over() | self._history.untouched():
                     continue
                 left += context.faults[plan.kind].differences(plan.undo, context.cluster)
         except DrillError as error:
@@ -295,13 +320,12 @@ class Runner:
         self._recorder.add(CleanChecked(clean=not left, differences=tuple(left)))
 
     def _discard_records(self) -> None:
-        """Delete the records of what is proved clean or was never begun; a record that stays blocks the next run, as
+        """Delete the records of what is proved clean or was never in force; a record that stays blocks the next run, as
         it should."""
         context, history = self._context, self._history
-        begun = {event.fault for event in history.all(InjectStarted)}
         proved = history.is_clean is True and not history.open_faults()
         for stored in history.all(UndoStored):
-            if stored.fault in begun and (not proved or stored.fault in history.taken_over()):
+            if stored.fault not in history.untouched() and (not proved or stored.fault in history.taken_over()):
                 continue
             try:
                 undo_records.discard_run(context.cluster, context.experiment.namespace, context.run_id, stored.fault)

@@ -2,8 +2,9 @@
 
 The operations are those of a JSON patch (RFC 6902), and the way back is what was there. An operation that leads into a
 list whose items have names is known by the item's name, so that others may come and go beside it; one that leads into
-any other list is known by the whole list. What the API server makes of the new values (defaults, other spellings) is
-learned from a dry run, so that what is in force can be told from what somebody else writes.
+any other list is known by the whole list, of which the record keeps what changes where people write secrets in it. What
+the API server makes of the new values (defaults, other spellings) is learned from a dry run, so that what is in force
+can be told from what somebody else writes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, StringConstraints, model_validator
 from harness.core.confidential import holds_password, holds_texts, is_called_secret
 from harness.core.errors import BadInput, Refused
 from harness.core.experiment import FaultSpec, Frozen, MeasuredEffect
+from harness.core.snapshot import APPLIED
 from harness.core.workload import check_at_rest, check_rolls, replicas
 from harness.ports import swap
 from harness.ports.cluster import Cluster, Json, Ref
@@ -109,10 +111,11 @@ class Patch(Swapping):
                 expected="operations that change something",
                 remedy=f"edit `operations` of fault {spec.id}: what changes nothing breaks nothing",
             )
-        for path, after in exchanges:
-            _check_texts(spec, path, _value(body, path), after)
         _check_workload(body, [path for path, _ in exchanges])
         undo = record(namespace, [(body, exchanges)])
+        for part in undo["parts"]:
+            for one in part["values"]:
+                _check_texts(spec, body, one)
         return Plan(
             summary=f"patch {ref} at {', '.join(swap.written(path) for path, _ in exchanges)}",
             targets=targets(undo),
@@ -223,22 +226,39 @@ def _value(body: Json, path: Sequence[swap.Step]) -> Any:
     return swap.ABSENT if at is None else at.value
 
 
-def _check_texts(spec: PatchSpec, path: Sequence[swap.Step], before: Any, after: Any) -> None:
+def _check_texts(spec: PatchSpec, body: Json, one: Json) -> None:
+    """Refuse an entry of the record that may hold a secret."""
+    path, before, after = one["path"], one.get("before"), one.get("after")
     where = swap.written(path)
     names = [step["name"] if isinstance(step, dict) else step for step in path]
-    if (path[0] == "data" or "env" in path) and any(map(is_called_secret, names[1:])):
+    if {"data", "env", "annotations"} & {*names[:-1]} and any(map(is_called_secret, names[1:])):
         raise _secret(spec, f"{where} is called like a secret")
+    if path[-1] == APPLIED:
+        raise _secret(spec, f"{where} holds a copy of the whole object")
     if holds_password(before) or holds_password(after):
         raise _secret(spec, f"{where} holds a password in an address")
     if holds_texts(before) or holds_texts(after) or path[-1] == "annotations":
         raise _secret(spec, f"{where} holds environment, arguments or annotations, in which people write secrets")
+    arguments = (*_texts(before), *_texts(after), *_option(body, one)) if {"args", "command"} & {*names} else ()
+    if any(map(is_called_secret, arguments)):
+        raise _secret(spec, f"{where} holds an argument that is called like a secret")
     for items in (before, after):
         if (
             path[-1] == "env"
             and isinstance(items, list)
-            and any(is_called_secret(str(one.get("name"))) for one in items)
+            and any(is_called_secret(str(item.get("name"))) for item in items)
         ):
             raise _secret(spec, f"{where} holds a variable that is called like a secret")
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def _option(body: Json, one: Json) -> list[str]:
+    """The argument before those that change: it may be the option whose value they are."""
+    start = one.get("start", 0)
+    return _texts(_value(body, one["path"])[start - 1 : start]) if start else []
 
 
 def _check_workload(body: Json, paths: Sequence[Sequence[swap.Step]]) -> None:

@@ -175,8 +175,11 @@ class PodKill:
         return PodSelector(undo["labels"], undo["container"])
 
     def proof(self, spec: PodKillSpec, evidence: Evidence) -> Proof | None:
-        """See ports.fault. The chosen pods are gone once none of their uids is among the pods."""
+        """See ports.fault. The chosen pods are gone once none of their uids is among the pods. Those that somebody else
+        took away, by an eviction or by scaling, are no kills: then what was declared was not done."""
         chosen = {pod["uid"] for pod in evidence.undo["pods"]}
+        if not chosen <= _killed(evidence):
+            return None
         gone: tuple[float, int] | None = None
         low: tuple[float, int, int] | None = None
         for record, event in evidence.pods:
@@ -191,7 +194,17 @@ class PodKill:
             return None
         bound = "" if spec.effect.ready_at_most is None else f", {low[2]} left ready"
         at = Bounds(earliest=evidence.injected.earliest, latest=max(gone[0], low[0]))
-        return Proof(at, f"{len(chosen)} pods are gone{bound} (pod status)", tuple(sorted({gone[1], low[1]})))
+        return Proof(
+            at, f"{len(chosen)} pods were killed and are gone{bound} (pod status)", tuple(sorted({gone[1], low[1]}))
+        )
+
+
+def _killed(evidence: Evidence) -> frozenset[str]:
+    """The uids of the pods that the fault deleted. Where a reply was lost, any that was there may be one."""
+    if evidence.replied:
+        return evidence.deleted
+    seen = next((event.pods for record, event in evidence.pods if record.at >= evidence.injected.earliest), ())
+    return evidence.deleted | {pod.uid for pod in seen}
 
 
 def _identity(body: Json) -> Json:

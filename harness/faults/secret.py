@@ -38,6 +38,9 @@ KEPT, REVOKED = "drill-kept.", "revoked-drill."
 MARK: Final = "drill.internal/secret-"
 """Labels of a Secret that say what became of one of its keys: this and a hash of the key's name."""
 IN_FORCE, PUT_BACK = "in-force", "put-back"
+BREAKING: Final = f"{FIELD_MANAGER}-fault"
+"""Under which the fault is written, so that its value is told from one that the undo moved back, which is written as
+everything else is."""
 GARBAGE = "garbled-by-a-drill"
 _VALUE_BYTES = 32
 
@@ -126,7 +129,9 @@ class Secret:
         operations = [{"op": "move", "from": _data(undo["key"]), "path": _data(undo["parked"])}]
         if undo["how"] in _WRITES:
             operations.append({"op": "add", "path": _data(undo["key"]), "value": _new_value(undo["how"])})
-        cluster.patch(_ref(undo), [*_same(body), *operations, *_marked(undo, body, IN_FORCE)], dry_run=dry_run)
+        cluster.patch(
+            _ref(undo), [*_same(body), *operations, *_marked(undo, body, IN_FORCE)], dry_run=dry_run, manager=BREAKING
+        )
 
     def undo(self, undo: UndoRecord, cluster: Cluster, *, force: bool = False) -> UndoOutcome:
         """See ports.fault. First the value, in one write; then the pods that hold another one; then the mark goes that
@@ -205,6 +210,8 @@ class _Seen:
     mark: str
     by_drill: bool
     """Whether what is under the key was written, or moved there, by a drill."""
+    moved_back: bool
+    """Whether it was moved there by an undo."""
     as_planned: bool
     """Whether the key's writers are those of the plan: nobody has changed it since."""
     writes: bool
@@ -221,8 +228,9 @@ class _Seen:
             parked=_is_drills(data.get(undo["parked"], ())),
             mark=(body["metadata"].get("labels") or {}).get(undo["mark"], ""),
             by_drill=_is_drills(writers),
+            moved_back=_was_moved_back(writers),
             # A drill's own entry also changes its time with every label that it sets.
-            as_planned=list(writers) == before or (_is_drills(writers) and _is_drills(before)),
+            as_planned=list(writers) == before or (_was_moved_back(writers) and _was_moved_back(before)),
             writes=undo["how"] in _WRITES,
         )
 
@@ -239,8 +247,9 @@ class _Seen:
 
     @property
     def settled(self) -> bool:
-        """Whether under the key is what was there before: never touched, or moved back by a drill."""
-        return self.key and not self.parked and not self.mark and (self.by_drill or self.as_planned)
+        """Whether under the key is what was there before: never touched, or moved back by an undo. That nothing waits
+        for an undo any more does not say so: somebody may have tidied up."""
+        return self.key and not self.parked and not self.mark and (self.moved_back or self.as_planned)
 
     @property
     def foreign(self) -> bool:
@@ -256,6 +265,10 @@ class _Seen:
 
 
 def _is_drills(writers: Sequence[Writer]) -> bool:
+    return any(one.manager in {FIELD_MANAGER, BREAKING} for one in writers)
+
+
+def _was_moved_back(writers: Sequence[Writer]) -> bool:
     return any(one.manager == FIELD_MANAGER for one in writers)
 
 
@@ -404,7 +417,7 @@ def _lost(undo: UndoRecord, body: Json, seen: _Seen, cluster: Cluster, *, force:
     state = f"holds {_HELD[True]}" if seen.foreign else "holds a value of a drill" if seen.key else "is gone"
     told = (
         f"{undo['parked']} of {_ref(undo)} is gone, or no longer what the drill put there, and {undo['key']} {state}: "
-        f"what was there before is lost to the drill"
+        f"what was there before is lost to the drill, unless the fault was never in force"
     )
     if not force:
         return UndoOutcome(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FIELD_MANAGER = "drill"
+"""Under which everything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,17 @@ class Cluster(Protocol):
     def replace(self, body: Json) -> Json:
         """Replace at metadata.resourceVersion; Conflict when it is stale."""
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs."""
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
+        """JSON patch (RFC 6902) with strict field validation; Conflict when a `test` fails or the uid differs.
+        `manager` is whom the API server notes as the writer of what changes."""
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
-        """Delete in the background; a missing object is not an error; Conflict when `uid` or `version` (its
-        resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
+    ) -> bool:
+        """Delete in the background; whether it was there: a missing object is not an error. Conflict when `uid` or
+        `version` (its resourceVersion) differs. `grace` are the seconds that a pod has to end; its own where None."""
 
     def allowed(self, verb: str, kind: str, namespace: str, name: str = "") -> bool:
         """SelfSubjectAccessReview."""

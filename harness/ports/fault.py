@@ -38,6 +38,8 @@ class UndoOutcome:
 
     outcome: Literal["restored", "already", "refused", "vanished"]
     detail: str
+    gone: tuple[Ref, ...] = ()
+    """Of several objects, those that vanished while others were put back: the others are still to come to rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ server. The names of the data are told by `metadata.managedFields` (`harness.cor
 
 from __future__ import annotations
 
-from harness.core.snapshot import fingerprint
+from harness.core.snapshot import APPLIED, fingerprint
 from harness.ports.cluster import Json
 from harness.ports.kinds import kind_of
 
 KINDS = frozenset({"Secret"})
 """The kinds that are read without their data, patched, and never replaced."""
-_COPIES = "kubectl.kubernetes.io/last-applied-configuration"
-"""`kubectl apply` keeps the whole object in this annotation, data included."""
 
 
 def sealed(kind: str, body: Json) -> Json:
@@ -24,6 +22,6 @@ def sealed(kind: str, body: Json) -> Json:
         return body
     meta = dict(body.get("metadata") or {})
     annotations = meta.get("annotations")
-    if isinstance(annotations, dict) and _COPIES in annotations:
-        meta["annotations"] = {**annotations, _COPIES: fingerprint(str(annotations[_COPIES]))}
+    if isinstance(annotations, dict) and APPLIED in annotations:
+        meta["annotations"] = {**annotations, APPLIED: fingerprint(str(annotations[APPLIED]))}
     return {"apiVersion": kind_of(kind).api_version, "kind": kind, "metadata": meta}

@@ -7,17 +7,24 @@ that it either finds the world as the record has it or changes nothing.
 
 A member that holds nothing is no member: the API server leaves out empty lists and objects. So a holder that is not
 there is made for what comes into it, and goes with the last that leaves it.
+
+Of a list in which people write secrets (arguments, a command, variables) the record holds the items that change and
+where they begin, and of all others a fingerprint: enough to tell whether they are still what they were.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import eq
 from typing import Any, Final
 
+from harness.core.confidential import WRITTEN_IN
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
+from harness.core.snapshot import fingerprint, guarded
 from harness.ports.cluster import Cluster, Conflict, Json, NotFound, Ref
 from harness.ports.fault import UndoOutcome, UndoRecord
 
@@ -106,7 +113,7 @@ def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> Undo
         entry: Json = {"path": list(path), "pointer": at.pointer, "tests": list(at.tests), "is_item": at.is_item}
         if at.is_item and at.value is not ABSENT:
             entry["index"] = int(at.pointer.rpartition("/")[2])
-        found.append(entry | _kept("before", at.value) | _kept("after", after))
+        found.append(entry | _piece(path, at.value, after))
     meta = body["metadata"]
     record: UndoRecord = {
         "kind": body["kind"],
@@ -117,8 +124,6 @@ def capture(body: Json, exchanges: Sequence[tuple[Sequence[Step], Any]]) -> Undo
     }
     if holders:
         record["holders"] = sorted(holders.values(), key=lambda one: len(one["path"]))
-    if any(entry["is_item"] for entry in found) and "generation" in meta:
-        record["generation"] = meta["generation"]
     return record
 
 
@@ -133,21 +138,20 @@ def changes(undo: UndoRecord) -> tuple[Change, ...]:
 
 def exchange(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, dry_run: bool = False) -> None:
     """Write what the fault writes; repeating it is success. Raises Conflict where it is not what was captured."""
+    values, holders, version = _as_found(undo, cluster)
     operations = [_identity(undo)]
-    if "generation" in undo:
-        operations.append({"op": "test", "path": "/metadata/generation", "value": undo["generation"]})
+    if version and not dry_run:  # what is not there cannot be tested in a list, so nothing may have changed since
+        operations.append({"op": "test", "path": "/metadata/resourceVersion", "value": version})
     moves = [
         _Move(one["pointer"], tuple(one["tests"]), _value(one, "before"), _value(one, "after"), one["is_item"])
-        for one in undo["values"]
+        for one in values
     ]
-    holders = [(one["pointer"], one["empty"]) for one in undo.get("holders", ())]
     try:
         cluster.patch(ref_of(undo), [*operations, *_in_order(moves, holders)], dry_run=dry_run)
     except Conflict:
         if not dry_run:
             body = cluster.get(ref_of(undo))
-            held = [_held(body, one) for one in undo["values"]]
-            ours = all(_is(one, "after", now, same) for now, one in zip(held, undo["values"], strict=True))
+            ours = all(_is(_whole(one, body), "after", _held(body, one), same) for one in undo["values"])
             if body["metadata"]["uid"] == undo["uid"] and ours:
                 return
         raise
@@ -155,20 +159,20 @@ def exchange(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, dry_run: bo
 
 def restore(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, force: bool = False) -> UndoOutcome:
     """Put back each value that still is what the fault wrote; a third value is somebody else's and is left, unless
-    forced. Raises Refused where a value cannot be put back because what held it is gone."""
+    forced. Raises Refused where a value cannot be put back because what held it is gone, or is not known any more."""
     ref = ref_of(undo)
     for _ in range(_ATTEMPTS):
         try:
             body = cluster.get(ref)
         except NotFound:
             return UndoOutcome("vanished", f"{ref} no longer exists")
-        held = [(one, _held(body, one)) for one in undo["values"]]
+        held = [(_whole(one, body, force=force), _held(body, one)) for one in undo["values"]]
         ours = [(one, now) for one, now in held if _is(one, "after", now, same)]
         if body["metadata"]["uid"] != undo["uid"]:
             return _replaced(undo, ours)
         changed = [(one, now) for one, now in held if not _is(one, "before", now, same)]
         if not changed:
-            return UndoOutcome("already", "found back at " + _listed((one, _value(one, "before")) for one, _ in held))
+            return UndoOutcome("already", "found back at " + _listed((one, _told(one, "before")) for one, _ in held))
         foreign = [(one, now) for one, now in changed if not _is(one, "after", now, same)]
         due = changed if force else [(one, now) for one, now in changed if _is(one, "after", now, same)]
         try:
@@ -176,7 +180,10 @@ def restore(undo: UndoRecord, cluster: Cluster, same: Same = eq, *, force: bool 
                 cluster.patch(ref, [_identity(undo), *_restoring(undo, body, due)])
         except Conflict:
             continue  # changed between the read and the write: look again
-        done = ", ".join(f"{written(one['path'])} {_shown(now)} -> {_shown(_value(one, 'before'))}" for one, now in due)
+        done = ", ".join(
+            f"{written(one['path'])} {_shown(_now(one, now, same))} -> {_shown(_told(one, 'before'))}"
+            for one, now in due
+        )
         if foreign and not force:
             return UndoOutcome("refused", _foreign(foreign) + (f" (restored: {done})" if done else ""))
         return UndoOutcome("restored", done)
@@ -211,7 +218,7 @@ def _in_order(moves: Sequence[_Move], holders: Sequence[tuple[str, Any]]) -> lis
     tests += [
         {"op": "test", "path": move.pointer, "value": None if move.now is ABSENT else move.now}
         for move in moves
-        if not (move.is_item and move.now is ABSENT) and not move.pointer.startswith(inside)
+        if not move.pointer.endswith("/-") and not move.pointer.startswith(inside)
     ]
     goes = [move for move in moves if move.then is ABSENT]
     comes = [move for move in moves if move.now is ABSENT and move.then is not ABSENT]
@@ -240,6 +247,9 @@ def _restoring(undo: UndoRecord, body: Json, due: Sequence[tuple[Json, Any]]) ->
     """The operations that put values back. Holders that the fault made go with the last that it wrote into them, and
     those that went with what it took away are made again."""
     ref = ref_of(undo)
+    for one, _ in due:
+        if one.get("before") == one.get("rest", ABSENT):
+            raise _other_list(ref, one["path"])
     places = [_there(ref, body, one) for one, _ in due]
     moves = [_back(body, one, now, at) for (one, now), at in zip(due, places, strict=True)]
     missing = dict(holder for at in places for holder in at.holders)
@@ -298,8 +308,81 @@ def _value(one: Json, when: str) -> Any:
     return one.get(when, ABSENT)
 
 
+def _told(one: Json, when: str) -> Any:
+    """A value of the record as it may be told: of a list only what is in the record."""
+    return _value(one.get("piece", one), when)
+
+
+def _now(one: Json, now: Any, same: Same) -> Any:
+    """What is there, as it may be told: what is in the record as it is there, what somebody else wrote guarded."""
+    for when in ("before", "after"):
+        if _is(one, when, now, same):
+            return _told(one, when)
+    return now if now is ABSENT else guarded([step for step in one["path"] if isinstance(step, str)], now)
+
+
 def _kept(when: str, value: Any) -> Json:
     return {} if value is ABSENT else {when: value}
+
+
+def _piece(path: Sequence[Step], before: Any, after: Any) -> Json:
+    """What the record keeps of a value before and after."""
+    written_in = any(isinstance(step, str) and step in WRITTEN_IN for step in path)
+    if not (written_in and isinstance(before, list) and isinstance(after, list)):
+        return _kept("before", before) | _kept("after", after)
+    start = _common(before, after)
+    end = _common(before[start:][::-1], after[start:][::-1])
+    old, new = (items[start : len(items) - end] for items in (before, after))
+    return {"start": start, "rest": _rest(before[:start], before[len(before) - end :]), "before": old, "after": new}
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items two lists have in common from their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _rest(head: Sequence[Any], tail: Sequence[Any]) -> str:
+    return fingerprint(json.dumps([head, tail], sort_keys=True))
+
+
+def _whole(one: Json, body: Json, *, force: bool = False) -> Json:
+    """An entry of which the record holds a piece, with the whole list before and after, taken from the object as it
+    is. Where the rest of the list is not what it was the two are not known, and equal nothing, unless forced: then the
+    piece is exchanged where it stands."""
+    if "rest" not in one:
+        return one
+    now = _held(body, one)
+    for when in ("before", "after") if isinstance(now, list) else ():
+        head, tail = now[: one["start"]], now[one["start"] + len(one[when]) :]
+        if now == [*head, *one[when], *tail] and (force or _rest(head, tail) == one["rest"]):
+            whole = {name: [*head, *one[name], *tail] for name in ("before", "after")}
+            return one | whole | {"piece": one}
+    return one | {"before": one["rest"], "after": one["rest"], "piece": one}
+
+
+def _as_found(undo: UndoRecord, cluster: Cluster) -> tuple[list[Json], list[tuple[str, Any]], str]:
+    """The entries for a write, the holders that it makes, and the version of the object at which all that is so, where
+    the write itself cannot test it.
+
+    What was not there when it was captured is put where it belongs now: another fault on the same object may have made
+    its holder, or put something beside it. Entries of which the record holds a piece are made whole. Without either
+    nothing is looked at.
+    """
+    values: list[Json] = undo["values"]
+    holders = [(one["pointer"], one["empty"]) for one in undo.get("holders", ())]
+    if all("rest" not in one and "before" in one for one in values):
+        return values, holders, ""
+    try:
+        body = cluster.get(ref_of(undo))
+    except NotFound:  # the write will say so
+        return [_whole(one, {}) for one in values], holders, ""
+    found, needed = list[Json](), dict[str, Any]()
+    for one in values:
+        at = place(body, one["path"]) if "before" not in one else None
+        found.append(_whole(one, body) if at is None else one | {"pointer": at.pointer, "tests": list(at.tests)})
+        needed |= () if at is None else at.holders
+    joins_a_list = any(one["pointer"].endswith("/-") for one in found)
+    return found, list(needed.items()), body["metadata"]["resourceVersion"] if joins_a_list else ""
 
 
 def _identity(undo: UndoRecord) -> Json:
@@ -320,8 +403,8 @@ def _listed(values: Any) -> str:
 
 def _foreign(foreign: Sequence[tuple[Json, Any]]) -> str:
     each = "; ".join(
-        f"{written(one['path'])} is {_shown(now)}, which is neither what the drill wrote "
-        f"({_shown(_value(one, 'after'))}) nor what was there before ({_shown(_value(one, 'before'))})"
+        f"{written(one['path'])} is {_shown(_now(one, now, eq))}, which is neither what the drill wrote "
+        f"({_shown(_told(one, 'after'))}) nor what was there before ({_shown(_told(one, 'before'))})"
         for one, now in foreign
     )
     return f"{each}: somebody else changed it; `drill recover --force` overwrites it"
@@ -334,7 +417,8 @@ def _replaced(undo: UndoRecord, ours: Sequence[tuple[Json, Any]]) -> UndoOutcome
     if not ours:
         return UndoOutcome("vanished", f"{ref} is a new object of the same name")
     each = "; ".join(
-        f"{written(one['path'])} is {_shown(now)} where {_shown(_value(one, 'before'))} was" for one, now in ours
+        f"{written(one['path'])} is {_shown(_told(one, 'after'))} where {_shown(_told(one, 'before'))} was"
+        for one, _ in ours
     )
     return UndoOutcome(
         "refused",
@@ -357,4 +441,14 @@ def _nowhere(title: str, path: Sequence[Step]) -> Refused:
         f"{title} has nothing at {written(path[:-1])} that could hold {written(path[-1:])}",
         expected="an object that has the part which the fault changes",
         remedy="restore it by hand from its manifest; `drill recover` then finds it clean",
+    )
+
+
+def _other_list(ref: Ref, path: Sequence[Step]) -> Refused:
+    return Refused(
+        "place-gone",
+        f"{written(path)} of {ref} is no longer the list that the drill changed, and of the others in it the drill "
+        f"keeps no more than a fingerprint",
+        expected="the list with the items around the drill's as they were",
+        remedy="put it back by hand from its manifest; `drill recover` then finds it clean",
     )

@@ -53,7 +53,9 @@ class Swapping:
         if len(done) == 1:
             return done[0][1]
         worst = min((outcome for _, outcome in done), key=lambda one: _WORST_FIRST.index(one.outcome))
-        return UndoOutcome(worst.outcome, "; ".join(f"{ref}: {one.detail}" for ref, one in done))
+        gone = tuple(ref for ref, one in done if one.outcome == "vanished")
+        told = "; ".join(f"{ref}: {one.detail}" for ref, one in done)
+        return UndoOutcome(worst.outcome, told, gone if len(gone) < len(done) else ())
 
     def differences(self, undo: UndoRecord, cluster: Cluster) -> tuple[str, ...]:
         """See ports.fault. Workloads must have come to rest, too."""

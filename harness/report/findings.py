@@ -22,6 +22,7 @@ from harness.core.event import (
     SourceRestarted,
     UndoDone,
 )
+from harness.core.evidence import unprovable
 from harness.core.experiment import AnyExperiment, RootCause, split_object
 from harness.core.history import History
 from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
@@ -100,7 +101,7 @@ def _put_back(history: History, clean: Clean) -> Iterator[Finding]:
         detail = f"undo {undo.outcome}: {undo.detail}" if undo else "no undo was recorded"
         cited = (seq,) if seq is not None else ()
         yield Finding("fault-still-open", "critical", f"Fault {fault} may still be in force", detail, cited)
-    if clean.clean is None and history.all(InjectDone):
+    if clean.clean is None and any(done.outcome != "failed" for done in history.all(InjectDone)):
         yield Finding(
             "not-compared", "important", "Nobody compared the cluster with its snapshot afterwards",
             "no clean check is in the journal", (),
@@ -115,7 +116,8 @@ def _faults(experiment: AnyExperiment, history: History) -> Iterator[Finding]:
     proved = {event.fault for event in history.all(EffectProved)}
     for record, done in history.records(InjectDone):
         if done.outcome != "failed" and done.fault not in proved:
-            detail = "it was injected but was not seen to do what it was meant to do"
+            never = unprovable(experiment.fault(done.fault), history)
+            detail = never or "it was injected but was not seen to do what it was meant to do"
             title = f"Fault {done.fault} was never proved"
             yield Finding("effect-not-proved", "important", title, detail, (record.seq,))
     for record, check in history.records(CheckDone):

@@ -46,8 +46,8 @@ class Raced:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
 
-    def patch(self, ref: Ref, operations: list[Json], *, dry_run: bool = False) -> Json:
-        return self._around(lambda: self._cluster.patch(ref, operations, dry_run=dry_run))
+    def patch(self, ref: Ref, operations: list[Json], **given: Any) -> Json:
+        return self._around(lambda: self._cluster.patch(ref, operations, **given))
 
 
 class Stage:

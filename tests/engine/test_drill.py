@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from harness.core.errors import DrillError, ExitCode, Refused
 from harness.core.event import (
     CheckDone,
     CleanChecked,
+    EffectProved,
     InjectDone,
     InjectStarted,
     RunEnded,
@@ -25,8 +27,10 @@ from harness.core.history import History
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
 from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
+from harness.ports.metrics import Series
 from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
-from tests.fakes.world import NAMESPACE, World
+from tests.fakes.world import KEY, KEYS, NAMESPACE, World
+from tests.hands import hand
 
 
 def limit(world: World) -> str:
@@ -135,6 +139,64 @@ def test_an_abort_condition_undoes_everything() -> None:
     assert judge(drill.experiment, history).exit_code is ExitCode.UNDECIDED
 
 
+def abortable(seen: Callable[[World], bool], above: float = 5000) -> Drill:
+    """A drill with an abort condition of its own query, which answers only where `seen` says so."""
+    data = experiment_data()
+    data["abort"] = [{"name": "disk fills up", "query": "disk", "above": above}]
+    drill = Drill(data=data)
+    real = drill.metrics.grid
+
+    def grid(query: str, *window: float) -> list[Series]:
+        return real(query, *window) if query != "disk" or seen(drill.world) else []
+
+    drill.metrics.grid = grid  # type: ignore[assignment,method-assign]
+    return drill
+
+
+def test_an_abort_condition_that_cannot_be_seen_ends_the_run() -> None:
+    drill = abortable(lambda world: limit(world) != "64Mi")
+    history = drill.run()
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "aborted"
+    assert ended.detail.startswith("aborted: abort condition 'disk fills up' could not be seen for 3")
+    assert "the query answers nothing" in ended.detail
+    assert limit(drill.world) == "128Mi"
+    assert history.is_clean
+    injected, undone = (history.records(kind)[0][0].at for kind in (InjectDone, UndoDone))
+    assert 30.0 <= undone - injected < 40.0
+
+
+def test_an_abort_condition_that_is_missed_for_a_moment_ends_nothing() -> None:
+    blind: list[float] = []
+
+    def seen(world: World) -> bool:
+        if limit(world) == "64Mi" and (not blind or world.clock.now() < blind[0] + 25.0):
+            blind.append(world.clock.now())
+            return False
+        return True
+
+    drill = abortable(seen)
+    drill.respond()
+    history = drill.run()
+    assert blind
+    ended = history.last(RunEnded)
+    assert ended is not None
+    assert ended.reason == "complete"
+
+
+@pytest.mark.parametrize(("seen", "above", "slug"), [(False, 5000, "unseen"), (True, 0, "holds")])
+def test_refused_where_an_abort_condition_cannot_be_seen_or_holds_already(
+    *, seen: bool, above: float, slug: str
+) -> None:
+    drill = abortable(lambda _: seen, above)
+    with pytest.raises(Refused) as caught:
+        drill.run()
+    assert caught.value.slug == f"abort-condition-{slug}"
+    assert drill.history.all(InjectStarted) == []
+    assert limit(drill.world) == "128Mi"
+
+
 def test_a_fault_without_effect_is_no_drill() -> None:
     drill = Drill(world=World(kills=False, arrivals=7.0))
     history = drill.run()
@@ -186,6 +248,7 @@ def test_somebody_elses_change_is_not_trampled() -> None:
     assert history.all(UndoDone)[-1].outcome == "refused"
     assert "somebody else changed it" in history.all(UndoDone)[-1].detail
     assert history.is_clean is False
+    assert history.last_at - history.records(UndoDone)[-1][0].at < 2.0, "it will not be back by waiting"
     assert judge(drill.experiment, history).exit_code is ExitCode.ROLLBACK_INCOMPLETE
     assert len(undo_records(drill.world)) == 1
 
@@ -256,6 +319,42 @@ def test_a_fault_waits_for_the_effect_of_another_and_is_undone_before_it() -> No
     assert effective.at.latest + 5.0 <= at["fewer"] <= effective.at.latest + 6.0
     assert [event.fault for event in history.all(UndoDone)] == ["fewer", "memory"]
     assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
+
+
+def test_three_faults_on_one_workload_are_all_injected_and_go_back_in_reverse() -> None:
+    """Two of them put variables into one list, and all were planned before any was there."""
+    data = experiment_data("cpu-limit")
+    for number, name in enumerate(("TRACE", "DEPTH"), 1):
+        data["faults"].append(
+            {
+                "id": name.lower(), "kind": "config", "target": "deployment/worker", "container": "worker",
+                "set": {name: "on"}, "blast_radius": {"pods": 5}, "after": "memory.effective + 1s",
+                "effect": {"query": "depth", "above": 30 + 30 * number, "within": "60s"},
+            }
+        )  # fmt: skip
+    data["faults"][2]["after"] = "trace.effective + 1s"
+    drill = Drill(data=data)
+    before = snapshot(drill.world.deployment)
+    seen: list[list[str]] = []
+
+    def all_there(world: World) -> bool:
+        env = [one["name"] for one in world.deployment["spec"]["template"]["spec"]["containers"][0]["env"]]
+        seen.append(env)
+        return "depth.effective" in judge(drill.experiment, drill.history).milestones if "DEPTH" in env else False
+
+    drill.feed.when(all_there, lambda _: drill.feed.put(StopAsked(by="test", detail="all are there")))
+    history = drill.run()
+    assert ["KEY", "TRACE", "DEPTH"] in seen
+    assert [(done.fault, done.outcome) for done in history.all(InjectDone)] == [
+        ("memory", "done"), ("trace", "done"), ("depth", "done"),
+    ]  # fmt: skip
+    assert [(done.fault, done.outcome) for done in history.all(UndoDone)] == [
+        ("depth", "restored"), ("trace", "restored"), ("memory", "restored"),
+    ]  # fmt: skip
+    assert {event.fault for event in history.all(EffectProved)} == {"memory", "trace", "depth"}
+    assert snapshot(drill.world.deployment) == before
+    assert history.is_clean
     assert undo_records(drill.world) == []
 
 
@@ -343,6 +442,40 @@ def test_a_target_that_is_not_what_was_planned_ends_the_run_at_once() -> None:
     assert ended is not None
     assert (ended.reason, [done.outcome for done in history.all(InjectDone)]) == ("error", ["failed"])
     assert limit(drill.world) == "100Mi", "somebody else's value"
+
+
+def test_a_key_that_its_owner_changed_since_the_plan_is_nobodys_loss_and_blocks_nobody() -> None:
+    """The fault was never in force: there is nothing to bring back, nothing to compare, and no record."""
+    drill = Drill(data=experiment_data("secret"))
+    ready = drill.preflight
+
+    def change() -> Any:
+        answer = ready()
+        drill.world.run_for(2.0)
+        hand(drill.world.cluster).write(KEYS, KEY, b"rotated-by-its-owner")
+        return answer
+
+    drill.preflight = change  # type: ignore[method-assign]
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["failed"]
+    assert (history.all(UndoStored), history.all(UndoDone), undo_records(drill.world)) == ([], [], [])
+    judgement = judge(drill.experiment, history)
+    assert (judgement.exit_code, judgement.verdict) == (ExitCode.UNDECIDED, Verdict.UNDECIDED)
+    assert "somebody changed it since" in judgement.reason
+
+
+def test_a_later_fault_whose_effect_holds_already_is_not_injected() -> None:
+    data = experiment_data("cpu-limit")
+    data["faults"].append(FAULTS["patch"] | {"id": "nowhere", "after": "memory.effective + 5s"})
+    drill = Drill(data=data)
+    before = snapshot(drill.world.deployment)
+    history = drill.run()
+    assert set(injections(history)) == {"memory"}
+    judgement = judge(drill.experiment, history)
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert "fault nowhere would prove nothing: depth > 30 held already" in judgement.reason
+    assert snapshot(drill.world.deployment) == before
+    assert undo_records(drill.world) == []
 
 
 def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:

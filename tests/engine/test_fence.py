@@ -11,13 +11,13 @@ from harness.catalog import faults
 from harness.core.errors import DrillError
 from harness.core.event import InjectDone, InjectStarted, RunEnded, StopAsked, UndoDone
 from harness.core.experiment import FaultSpec
-from harness.core.snapshot import snapshot
+from harness.core.snapshot import fingerprint, snapshot
 from harness.core.verdict import Verdict, judge
 from harness.engine import fence, undo_records
 from harness.engine.recovery import recover
 from harness.engine.sweeper import EVERY, REVERTS_WITHIN, Sweeper
 from harness.faults.config import RESTART
-from harness.ports.cluster import Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
+from harness.ports.cluster import FIELD_MANAGER, Conflict, Forbidden, Invalid, Json, NotFound, OutcomeUnknown, Ref
 from tests.fakes.cluster import FakeCluster, copied, lost_reply
 from tests.fakes.comers import declared, leftovers
 from tests.fakes.drill import FAULTS, WRITES, Drill, broken_by, experiment_data
@@ -122,10 +122,10 @@ def test_a_write_that_got_lost_on_its_way_does_not_arrive_after_its_undo(kind: s
     sent: list[tuple[Ref, list[Json]]] = []
     real = cluster.patch
 
-    def patch(ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def patch(ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER) -> Json:
         if not dry_run:
             sent.append((ref, list(operations)))
-        return real(ref, operations, dry_run=dry_run)
+        return real(ref, operations, dry_run=dry_run, manager=manager)
 
     written = WRITES[kind].split()[1]
     cluster.patch = patch  # type: ignore[method-assign]
@@ -342,7 +342,7 @@ def test_somebody_elses_change_between_two_writes_is_kept_and_told() -> None:
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["unknown"]
     assert [undone.outcome for undone in history.all(UndoDone)] == ["refused"]
-    assert "theirs" in history.all(UndoDone)[0].detail
+    assert f"annotations.{RESTART} is {fingerprint('theirs')}" in history.all(UndoDone)[0].detail
     assert FakeCluster.get(world.cluster, SETTINGS)["data"] == {"MODE": "fast", "BATCH": "10"}
     assert world.deployment["spec"]["template"]["metadata"]["annotations"] == {RESTART: "theirs"}
 
@@ -459,6 +459,26 @@ def test_a_run_that_loses_its_lock_before_the_job_is_let_run_leaves_nothing() ->
     assert history.all(InjectStarted) == []
     drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
     assert declared(drill.world) == before
+    assert leftovers(drill.world) == []
+
+
+def test_a_run_that_lost_its_lock_makes_nothing_that_is_to_be_let_run() -> None:
+    drill = Drill(data=experiment_data("job"))
+    made: list[str] = []
+
+    def around(written: Written) -> None:
+        made.append(written.what)
+        if written.what == "create ConfigMap" and written.after:
+            lock = drill.world.cluster.listing("Lease", NAMESPACE)[0]
+            drill.world.cluster.put({**lock, "spec": {**lock["spec"], "holderIdentity": "another"}})
+
+    drill.world.cluster.around = around
+    history = drill.run()
+    assert "create ConfigMap" in made
+    assert "create Job" not in made
+    assert [asked.by for asked in history.all(StopAsked)] == ["the lock"]
+    assert history.all(InjectStarted) == []
+    drill.world.cluster.drop(Ref("Lease", NAMESPACE, "drill"))
     assert leftovers(drill.world) == []
 
 

@@ -10,12 +10,13 @@ import pytest
 from harness.catalog import faults
 from harness.core.errors import RollbackIncomplete
 from harness.core.snapshot import snapshot
+from harness.core.workload import unsettled
 from harness.engine import undo_records
 from harness.engine.recovery import recover
 from tests.fakes.cluster import FakeCluster
-from tests.fakes.drill import Drill
+from tests.fakes.drill import Drill, experiment_data
 from tests.fakes.world import NAMESPACE as WORLD
-from tests.fakes.world import Killed, World
+from tests.fakes.world import SETTINGS, Killed, World
 
 NAMESPACE = "shop"
 
@@ -94,6 +95,34 @@ def test_a_record_that_tells_its_fault_nothing_keeps_no_other_from_being_undone(
     assert {one.record.run_id: one.clean for one in done} == {"run-0": False, "run-1": True}
     assert snapshot(world.deployment) == before
     assert [record.ref.name for record in undo_records.load(world.cluster, WORLD)] == ["empty"]
+
+
+def test_a_map_that_vanished_keeps_nobody_from_waiting_for_the_pods_that_read_it() -> None:
+    fault = faults()["config"]
+    for comes_to_rest in (True, False):
+        world = World()
+        before = snapshot(world.deployment)
+        spec = Drill(world=world, data=experiment_data("config")).experiment.faults[0]
+        undo = fault.plan(spec, WORLD, world.cluster).undo
+        undo_records.store(world.cluster, WORLD, "run-1", "memory", "config", undo, 0, overdue_after=120)
+        fault.apply(undo, world.cluster)
+        world.run_for(30.0)
+        world.cluster.drop(SETTINGS)
+        seen: list[bool] = []
+
+        def wait(seconds: float, world: World = world, moves: bool = comes_to_rest, seen: list[bool] = seen) -> bool:
+            seen.append(bool(unsettled(world.deployment)))
+            if moves:
+                world.run_for(seconds)
+            return moves or len(seen) < 3
+
+        (done,) = recover(world.cluster, WORLD, faults(), world.clock, wait, lambda _: None)
+        assert (done.outcome, done.clean) == ("vanished", comes_to_rest)
+        assert snapshot(world.deployment) == before
+        assert seen[0], "the pods were still on their way"
+        assert bool(unsettled(world.deployment)) != comes_to_rest
+        assert bool(undo_records.load(world.cluster, WORLD)) != comes_to_rest
+        assert all("rollout not finished" in one or "not yet seen" in one for one in done.differences)
 
 
 def _die(world: World) -> None:

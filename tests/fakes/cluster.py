@@ -332,7 +332,9 @@ class FakeCluster:
         with self._call(call):
             return copied(self._update(call, self._found(ref), body, dry_run=False))
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
         """JSON patch with test, add, replace and remove; all or nothing."""
         self.kind(ref.kind)
         call = Call("patch", ref, self._user, dry_run, copied(list(operations)))
@@ -341,18 +343,18 @@ class FakeCluster:
             after = copied(before)
             for operation in operations:
                 after = _move(after, operation) if operation["op"] == "move" else _apply(after, operation)
-            return shown(ref.kind, self._update(call, before, after, dry_run=dry_run))
+            return shown(ref.kind, self._update(call, before, after, dry_run=dry_run, manager=manager))
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
+    ) -> bool:
         """Remove it at once, whatever time it has; with a namespace goes everything in it."""
         self.kind(ref.kind)
         call = Call("delete", ref, self._user, dry_run, body=uid)
         with self._call(call):
             before = self._state.objects.get((ref.kind, ref.namespace, ref.name))
             if before is None:
-                return
+                return False
             self._admit(call, before, None)
             if uid and before["metadata"]["uid"] != uid:
                 raise _conflict(f"{ref} has uid {before['metadata']['uid']} and not {uid}")
@@ -364,6 +366,7 @@ class FakeCluster:
                 self._store((ref.kind, ref.namespace, ref.name), leaving, before, dry_run=dry_run)
             elif not dry_run:
                 self._remove((ref.kind, ref.namespace, ref.name))
+        return True
 
     # ------------------------------------------------------------------------------------------- help
 
@@ -392,7 +395,7 @@ class FakeCluster:
                     "denied-by-policy", f"{call.ref} is forbidden: {reason}", expected="to be allowed", remedy="ask"
                 )
 
-    def _update(self, call: Call, before: Json, after: Json, *, dry_run: bool) -> Json:
+    def _update(self, call: Call, before: Json, after: Json, *, dry_run: bool, manager: str = FIELD_MANAGER) -> Json:
         old, new = before["metadata"], after["metadata"]
         self._admit(call, before, after)
         for name in ("uid", "resourceVersion"):
@@ -411,7 +414,7 @@ class FakeCluster:
             if "status" in before:
                 after["status"] = copied(before["status"])
         key = (call.ref.kind, call.ref.namespace, call.ref.name)
-        return self._store(key, after, before, dry_run=dry_run, manager=FIELD_MANAGER)
+        return self._store(key, after, before, dry_run=dry_run, manager=manager)
 
     def _store(
         self, key: Key, body: Json, before: Json | None, *, dry_run: bool = False, manager: str = "somebody"

@@ -22,7 +22,7 @@ from harness.core.inbox import INBOX_LABEL
 from harness.core.quantity import parse_cpu, parse_memory
 from harness.engine.observe import AGE, Channel, InboxTracker, ObjectTracker, PodsTracker, Round
 from harness.engine.stopping import Switch
-from harness.ports.cluster import Json, NotFound, Ref, WatchEvent
+from harness.ports.cluster import FIELD_MANAGER, Json, NotFound, Ref, WatchEvent
 from harness.ports.fault import ObjectSelector, PodSelector
 from harness.ports.kinds import called
 from harness.ports.metrics import (
@@ -159,15 +159,17 @@ class Mortal(FakeCluster):
     def replace(self, body: Json) -> Json:
         return self._write("replace", body["kind"], lambda: FakeCluster.replace(self, body))
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
-        act = lambda: FakeCluster.patch(self, ref, operations, dry_run=dry_run)  # noqa: E731
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
+        act = lambda: FakeCluster.patch(self, ref, operations, dry_run=dry_run, manager=manager)  # noqa: E731
         return self._write("patch", ref.kind, act, dry_run)
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
+    ) -> bool:
         act = lambda: FakeCluster.delete(self, ref, uid=uid, version=version, grace=grace, dry_run=dry_run)  # noqa: E731
-        self._write("delete", ref.kind, act, dry_run)
+        return self._write("delete", ref.kind, act, dry_run)
 
     def _alive(self) -> None:
         if self.dead:

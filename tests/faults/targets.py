@@ -174,8 +174,12 @@ class Target(Row):
 
     def told(self, cluster: Cluster, namespace: str) -> tuple[str, ...]:
         """How a difference may say what is at `path` now: by a fingerprint, where texts may be secrets."""
-        shown = at(snapshot(cluster.get(self.ref(namespace))), self.path)
+        shown = self.shown(cluster, namespace)
         return (f"-> {shown}", f'-> "{shown}"')
+
+    def shown(self, cluster: Cluster, namespace: str) -> str:
+        """How an undo that is refused says what is at `path` now."""
+        return str(at(snapshot(cluster.get(self.ref(namespace))), self.path))
 
     def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
         """Somebody else's hand on it."""
@@ -194,6 +198,10 @@ class SecretTarget(Target):
     def told(self, cluster: Cluster, namespace: str) -> tuple[str, ...]:
         """Whose it is, and nothing of what it is."""
         return (f"holds {self.value(cluster, namespace)}",)
+
+    def shown(self, cluster: Cluster, namespace: str) -> str:
+        """Whose it is, too."""
+        return str(self.value(cluster, namespace))
 
     def write(self, cluster: Cluster, namespace: str, value: Any) -> None:
         """Somebody else puts a value of theirs under the key."""
@@ -591,7 +599,7 @@ KILLED: tuple[Killed, ...] = (
             "blast_radius": {"pods": 2},
         },
         pods=2,
-        proof="2 pods are gone, [01] left ready",
+        proof="2 pods were killed and are gone, [01] left ready",
     ),
     Killed(
         kind="pod-kill",
@@ -608,7 +616,7 @@ KILLED: tuple[Killed, ...] = (
             "blast_radius": {"pods": 2},
         },
         pods=2,
-        proof="2 pods are gone ",
+        proof="2 pods were killed and are gone ",
     ),
 )
 """Faults that take pods away."""

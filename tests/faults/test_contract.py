@@ -205,7 +205,7 @@ def test_somebody_elses_change_is_refused_reported_and_overwritten_by_force_only
     stage.somebody_writes(stage.target.foreign)
     refused = stage.fault.undo(undo, stage.cluster)
     assert refused.outcome == "refused"
-    assert str(stage.target.foreign) in refused.detail
+    assert stage.target.shown(stage.cluster, stage.namespace) in refused.detail
     assert stage.value() == stage.target.foreign
     with pytest.raises(Conflict):
         stage.fault.apply(undo, stage.cluster)
@@ -424,13 +424,14 @@ class Herd(Ground):
         pods = self.cluster.list("Pod", self.namespace, pod_labels(self.body()))
         return {pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
-    def apply(self, undo: UndoRecord) -> None:
-        """As a run does it: a pod's status may change meanwhile."""
+    def apply(self, undo: UndoRecord) -> frozenset[str]:
+        """As a run does it: a pod's status may change meanwhile. The uids of the pods that were deleted."""
+        landed: fence.Landed = {}
         for _ in range(fence.ATTEMPTS):
-            versions = fence.look(self.fault, undo, self.cluster)
+            versions = fence.look(self.fault, undo, self.cluster, landed)
             with contextlib.suppress(Conflict):
-                fence.apply(self.fault, undo, self.cluster, versions)
-                return
+                fence.apply(self.fault, undo, self.cluster, versions, landed)
+                return frozenset(fence.deleted(landed))
         raise AssertionError("the pods never rest")
 
     def chosen(self, undo: UndoRecord) -> set[str]:
@@ -451,7 +452,7 @@ def test_the_chosen_pods_are_killed_once_and_all_come_back(herd: Herd) -> None:
     assert herd.fault.differences(undo, herd.cluster) == ()
     assert len(herd.chosen(undo)) == herd.target.pods
     assert herd.chosen(undo) <= uids
-    herd.apply(undo)
+    assert herd.apply(undo) == herd.chosen(undo)
     survivors = uids - herd.chosen(undo)
     assert herd.uids() & uids == survivors
     assert herd.fault.differences(undo, herd.cluster)
@@ -503,7 +504,7 @@ def test_pods_of_a_workload_that_vanished_are_nobodys_to_wait_for(herd: Herd) ->
 def test_the_kill_is_proved_by_real_pods(herd: Herd) -> None:
     undo = herd.planned()
     begun = time.time()
-    herd.apply(undo)
+    deleted = herd.apply(undo)
     injected = Bounds(earliest=begun, latest=time.time())
     chosen = herd.fault.pods(undo)
     assert chosen is not None
@@ -513,7 +514,7 @@ def test_the_kill_is_proved_by_real_pods(herd: Herd) -> None:
         pods = herd.cluster.list("Pod", herd.namespace, chosen.labels)
         event = PodsSeen(fault="broken", pods=tuple(pod_state(pod, chosen.container) for pod in pods))
         seen.append((Record(seq=len(seen), at=time.time(), event=event), event))
-        return herd.fault.proof(herd.spec, Evidence(injected, seen, undo=undo))
+        return herd.fault.proof(herd.spec, Evidence(injected, seen, undo=undo, deleted=deleted))
 
     herd.until(lambda: proved() is not None)
     proof = proved()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.evidence import Evidence, Proof
+from harness.core.snapshot import APPLIED
 from harness.engine import guards
 from harness.faults.patch import PATCHED, Patch, PatchSpec
 from harness.ports.cluster import Conflict, Json, Ref
@@ -52,11 +53,15 @@ def world() -> FakeCluster:
     cluster = FakeCluster(now=lambda: 1000.0)
     counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 3)
     env = [{"name": "MODE", "value": "fast"}, {"name": "BATCH", "value": "1"}, {"name": "API_KEY", "value": "hunter2"}]
-    main = {"name": "main", "image": "main:1", "command": ["run"], "env": env, "ports": [{"containerPort": 80}]}
+    main = {
+        "name": "main", "image": "main:1", "command": ["run"], "args": ["--verbose", "--password", "hunter2", "--last"],
+        "env": env, "ports": [{"containerPort": 80}],
+    }  # fmt: skip
     for body in (
         {"kind": "Service", "metadata": {"labels": {"app": "door"}}, "spec": {
             "selector": {"app": "api"}, "ports": [{"port": 80, "targetPort": 8080}, {"port": 81}]}},
-        {"kind": "Deployment", "metadata": {"annotations": {"team": "queue"}}, "spec": {
+        {"kind": "Deployment", "metadata": {"annotations": {"team": "queue", APPLIED: "hunter2", "a/token": "hunter2"}},
+            "spec": {
             "replicas": 3, "selector": {"matchLabels": {"app": "api"}},
             "template": {"metadata": {"labels": {"app": "api"}}, "spec": {"containers": [{"name": "side"}, main]}}},
             "status": {"observedGeneration": 1, **counts}},
@@ -97,6 +102,11 @@ SPECS: dict[str, PatchSpec] = {
     "a named item's member": of_api(op("replace", f"{POD}/containers/1/image", "main:2")),
     "a variable": of_api(op("replace", f"{POD}/containers/1/env/0/value", "slow")),
     "a command": of_api(op("replace", f"{POD}/containers/1/command", ["false"])),
+    "an argument": of_api(op("replace", f"{POD}/containers/1/args/0", "--quiet")),
+    "arguments that come and go": of_api(
+        op("add", f"{POD}/containers/1/args/1", "--more"), op("replace", f"{POD}/containers/1/args/0", "--quiet"),
+    ),
+    "a variable that comes": of_api(op("add", f"{POD}/containers/1/env/-", {"name": "TRACE", "value": "on"})),
     "several places": of_api(
         op("add", f"{POD}/nodeSelector", {"disk": "gone"}), op("remove", f"{POD}/containers/1/ports"),
     ),
@@ -159,10 +169,10 @@ def test_what_the_server_makes_of_a_value_is_ours(monkeypatch: pytest.MonkeyPatc
     cluster = world()
     real = FakeCluster._update
 
-    def defaulting(self: FakeCluster, call: Any, before: Json, after: Json, *, dry_run: bool) -> Json:
+    def defaulting(self: FakeCluster, call: Any, before: Json, after: Json, **given: Any) -> Json:
         for port in after.get("spec", {}).get("ports", ()):
             port.setdefault("protocol", "TCP")
-        return real(self, call, before, after, dry_run=dry_run)
+        return real(self, call, before, after, **given)
 
     monkeypatch.setattr(FakeCluster, "_update", defaulting)
     undo = planned(cluster, SPECS["items that come and go"])
@@ -263,6 +273,13 @@ def test_replicas_have_a_fault_of_their_own() -> None:
         of_api(op("add", f"{POD}/containers/-", {"name": "x", "args": ["y"]})),
         of_api(op("replace", f"{POD}/containers/1/env/0/value", "redis://a:hunter2@b/")),
         of_api(op("replace", "/spec/template", {"spec": {}})),
+        of_api(op("replace", f"{POD}/containers/1/args/2", "x")),
+        of_api(op("remove", f"{POD}/containers/1/args/1")),
+        of_api(op("replace", f"{POD}/containers/1/args", ["x"])),
+        of_api(op("add", f"{POD}/containers/1/args/0", "--token=x")),
+        of_api(op("replace", f"{POD}/containers/1/command", ["run", "--token=x"])),
+        of_api(op("replace", f"/metadata/annotations/{APPLIED.replace('/', '~1')}", "{}")),
+        of_api(op("remove", "/metadata/annotations/a~1token")),
         spec(op("replace", "/data/pass", "x"), target="configmap/c"),
     ],
     ids=lambda of: of.operations[0].path,
@@ -272,6 +289,24 @@ def test_what_may_hold_a_secret_is_not_written_down(of: PatchSpec) -> None:
         FAULT.plan(of, NAMESPACE, world())
     assert caught.value.slug == "looks-like-a-secret"
     assert "hunter2" not in str(caught.value)
+
+
+def test_no_more_of_a_list_is_written_down_than_what_changes() -> None:
+    for name in ("an argument", "arguments that come and go", "a variable that comes", "an annotation"):
+        cluster = world()
+        plan = FAULT.plan(SPECS[name], NAMESPACE, cluster)
+        FAULT.apply(plan.undo, cluster)
+        told = (plan, FAULT.differences(plan.undo, cluster), FAULT.undo(plan.undo, cluster))
+        assert "hunter2" not in str(told), name
+
+
+def test_what_somebody_else_wrote_is_not_told_by_the_undo() -> None:
+    cluster = world()
+    undo = planned(cluster, SPECS["a key with a slash"])
+    FAULT.apply(undo, cluster)
+    cluster.patch(MAP, [op("replace", "/data/a~1b", "postgres://app:hunter2@db/x")])
+    for force in (False, True):
+        assert "hunter2" not in FAULT.undo(undo, cluster, force=force).detail
 
 
 def test_objects_of_the_harness_and_of_the_cluster_are_refused() -> None:

@@ -186,6 +186,7 @@ def seen(seq: int, at: float, *pods: tuple[str, bool]) -> tuple[Record, PodsSeen
 
 UNDO = {"pods": [{"name": "a", "uid": "a"}, {"name": "b", "uid": "b"}]}
 INJECTED = Bounds(earliest=10.0, latest=10.2)
+BOTH = frozenset({"a", "b"})
 
 
 def test_the_proof_needs_every_chosen_pod_to_be_gone() -> None:
@@ -194,8 +195,8 @@ def test_the_proof_needs_every_chosen_pod_to_be_gone() -> None:
     leaving = seen(3, 10.4, ("b", False), ("c", True))
     gone = seen(4, 11.0, ("c", True), ("d", True))
     for evidence in ([whole], [whole, half], [whole, half, leaving]):
-        assert FAULT.proof(spec(), Evidence(INJECTED, evidence, undo=UNDO)) is None
-    proof = FAULT.proof(spec(), Evidence(INJECTED, [whole, half, leaving, gone], undo=UNDO))
+        assert FAULT.proof(spec(), Evidence(INJECTED, evidence, undo=UNDO, deleted=BOTH)) is None
+    proof = FAULT.proof(spec(), Evidence(INJECTED, [whole, half, leaving, gone], undo=UNDO, deleted=BOTH))
     assert proof is not None
     assert (proof.at, proof.evidence) == (Bounds(earliest=10.0, latest=11.0), (1, 4))
 
@@ -204,10 +205,45 @@ def test_where_few_must_be_ready_that_must_be_seen_too() -> None:
     few = spec(effect={"ready_at_most": 1, "within": "60s"})
     gone = seen(4, 11.0, ("c", True), ("d", True))
     low = seen(3, 10.5, ("c", True), ("d", False))
-    assert FAULT.proof(few, Evidence(INJECTED, [gone], undo=UNDO)) is None
-    proof = FAULT.proof(few, Evidence(INJECTED, [low, gone], undo=UNDO))
+    assert FAULT.proof(few, Evidence(INJECTED, [gone], undo=UNDO, deleted=BOTH)) is None
+    proof = FAULT.proof(few, Evidence(INJECTED, [low, gone], undo=UNDO, deleted=BOTH))
     assert proof is not None
-    assert proof.proof == "2 pods are gone, 1 left ready (pod status)"
+    assert proof.proof == "2 pods were killed and are gone, 1 left ready (pod status)"
     assert proof.at.latest == 10.5, "the first look that shows both"
     early = seen(0, 9.0, ("c", True))
-    assert FAULT.proof(few, Evidence(INJECTED, [early], undo=UNDO)) is None
+    assert FAULT.proof(few, Evidence(INJECTED, [early], undo=UNDO, deleted=BOTH)) is None
+
+
+def test_pods_that_somebody_else_took_away_are_no_kills(cluster: FakeCluster) -> None:
+    undo = FAULT.plan(spec(), "shop", cluster).undo
+    evicted, late = (Ref("Pod", "shop", one["name"]) for one in undo["pods"])
+    cluster.drop(evicted)
+    versions, landed = fence.look(FAULT, undo, cluster), fence.Landed()
+    fence.apply(FAULT, undo, cluster, versions, landed)
+    assert fence.deleted(landed) == (undo["pods"][1]["uid"],)
+    gone = [seen(4, 11.0, ("c", True))]
+    assert FAULT.proof(spec(), Evidence(INJECTED, gone, undo=undo, deleted=frozenset(fence.deleted(landed)))) is None
+    assert late not in {Ref("Pod", "shop", one["metadata"]["name"]) for one in cluster.list("Pod", "shop")}
+
+
+def test_a_pod_that_leaves_between_the_look_and_the_deletion_is_no_kill(cluster: FakeCluster) -> None:
+    undo = FAULT.plan(spec(), "shop", cluster).undo
+    versions, landed = fence.look(FAULT, undo, cluster), fence.Landed()
+
+    class Racing(FakeCluster):
+        """Somebody else's deletion arrives just before."""
+
+        def delete(self, ref: Ref, **given: Any) -> bool:
+            self.drop(ref)
+            return super().delete(ref, **given)
+
+    cluster.__class__ = Racing
+    fence.apply(FAULT, undo, cluster, versions, landed)
+    assert fence.deleted(landed) == ()
+
+
+def test_where_a_reply_was_lost_whoever_was_there_may_have_been_killed() -> None:
+    there, gone = seen(1, 10.1, ("b", True), ("c", True)), seen(4, 11.0, ("c", True))
+    told: dict[str, Any] = {"undo": UNDO, "deleted": frozenset({"a"}), "replied": False}
+    assert FAULT.proof(spec(), Evidence(INJECTED, [there, gone], **told)) is not None
+    assert FAULT.proof(spec(), Evidence(INJECTED, [gone], **told)) is None

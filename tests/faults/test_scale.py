@@ -159,11 +159,11 @@ def test_undo_looks_again_where_the_number_changes_between_look_and_write() -> N
 
         raced = False
 
-        def patch(self, ref: Ref, operations: Any, *, dry_run: bool = False) -> Any:
+        def patch(self, ref: Ref, operations: Any, **given: Any) -> Any:
             if not self.raced:
                 self.raced = True
                 somebody_scales(self, 8)
-            return super().patch(ref, operations, dry_run=dry_run)
+            return super().patch(ref, operations, **given)
 
     cluster.__class__ = Racing
     assert FAULT.undo(undo, cluster).outcome == "refused"

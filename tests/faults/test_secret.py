@@ -230,9 +230,9 @@ def test_apply_refuses_a_secret_that_changes_between_the_look_and_the_write() ->
     class Racing(FakeCluster):
         """Somebody writes just after the look."""
 
-        def patch(self, ref: Ref, operations: Any, *, dry_run: bool = False) -> Any:
+        def patch(self, ref: Ref, operations: Any, **given: Any) -> Any:
             hand(self).write(KEYS, "key", b"raced")
-            return super().patch(ref, operations, dry_run=dry_run)
+            return super().patch(ref, operations, **given)
 
     cluster.__class__ = Racing
     with pytest.raises(Conflict):
@@ -326,6 +326,30 @@ def test_a_drills_own_value_without_the_one_that_was_there_is_no_way_back(how: s
     hand(cluster).write(KEYS, PARKED[how], None)
     refused = FAULT.undo(undo, cluster)
     assert (refused.outcome, "holds a value of a drill" in refused.detail) == ("refused", True)
+
+
+@pytest.mark.parametrize("how", ["rotate", "garble"])
+@pytest.mark.parametrize("drilled_before", [False, True])
+def test_a_drills_own_value_is_not_taken_for_the_former_one_where_somebody_tidied_up(
+    how: str, *, drilled_before: bool
+) -> None:
+    """The name under which the value waited and the mark are gone, and no undo has been there."""
+    cluster = world()
+    if drilled_before:
+        earlier = planned(cluster, how=how)
+        FAULT.apply(earlier, cluster)
+        assert FAULT.undo(earlier, cluster).outcome == "restored"
+    undo = planned(cluster, how=how)
+    FAULT.apply(undo, cluster)
+    broken = hand(cluster).read(KEYS)
+    broken["data"].pop(undo["parked"])
+    broken["metadata"]["labels"].pop(undo["mark"])
+    cluster.put(broken)
+    refused = FAULT.undo(undo, cluster)
+    assert (refused.outcome, "holds a value of a drill" in refused.detail) == ("refused", True)
+    assert any("holds a value of a drill" in one for one in FAULT.differences(undo, cluster))
+    with pytest.raises(Conflict):
+        FAULT.apply(undo, cluster)
 
 
 def test_the_whole_secret_written_anew_under_the_fault_is_not_taken_for_clean() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import BadInput, Refused
+from harness.core.snapshot import fingerprint
 from harness.ports.cluster import Conflict, Json, Ref
 from harness.ports.swap import ABSENT, Step, capture, changes, exchange, place, restore, written
 from tests.fakes.cluster import FakeCluster
@@ -104,14 +105,55 @@ def test_what_somebody_else_put_beside_ours_keeps_its_holder() -> None:
     cluster = world()
     undo = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "cpu"), "1")])
     late = captured(cluster, WORKLOAD, [((*SIDE, "resources", "limits", "memory"), "1Mi")])
+    before = spec(cluster)
     exchange(undo, cluster)
-    with pytest.raises(Conflict):
-        exchange(late, cluster)
-    body = cluster.get(WORKLOAD)
-    body["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Mi"
-    cluster.put(body)
+    exchange(late, cluster)
     assert restore(undo, cluster).outcome == "restored"
     assert spec(cluster)["template"]["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Mi"}}
+    assert restore(late, cluster).outcome == "restored"
+    assert spec(cluster) == before
+
+
+def test_two_that_put_items_into_one_list_are_both_made_and_both_go_back_in_any_order() -> None:
+    for order in ((0, 1), (1, 0)):
+        for holder in (ENV, (*SIDE, "env")):
+            cluster = world()
+            before = spec(cluster)
+            both = [
+                captured(cluster, WORKLOAD, [((*holder, {"name": name}), {"name": name, "value": "x"})])
+                for name in "EF"
+            ]
+            for undo in both:
+                exchange(undo, cluster, dry_run=True)
+                exchange(undo, cluster)
+                exchange(undo, cluster)
+            for one in order:
+                assert restore(both[one], cluster).outcome == "restored"
+            assert spec(cluster) == before
+
+
+def test_an_item_that_somebody_put_there_since_is_not_doubled() -> None:
+    class Racing(FakeCluster):
+        """Somebody puts one of that name there just after the look."""
+
+        def patch(self, ref: Ref, operations: Any, **given: Any) -> Any:
+            late(self)
+            return super().patch(ref, operations, **given)
+
+    def late(cluster: FakeCluster) -> None:
+        body = cluster.get(WORKLOAD)
+        body["spec"]["template"]["spec"]["containers"][1]["env"].append({"name": "E", "value": "theirs"})
+        cluster.put(body)
+
+    for kind, act in ((FakeCluster, late), (Racing, lambda _: None)):
+        cluster = world()
+        undo = captured(cluster, WORKLOAD, [variable("E", "x")])
+        cluster.__class__ = kind
+        act(cluster)
+        with pytest.raises(Conflict):
+            exchange(undo, cluster)
+        names = [one["name"] for one in spec(cluster)["template"]["spec"]["containers"][1]["env"]]
+        assert names == ["A", "B", "C", "D", "E"]
 
 
 def test_what_the_server_left_out_because_it_was_empty_is_made_again() -> None:
@@ -212,15 +254,93 @@ def test_somebody_elses_value_is_left_and_ours_go_back_until_it_is_forced() -> N
     undo = captured(cluster, SETTINGS, [(("data", "pool"), "1"), (("data", "new"), "n")])
     exchange(undo, cluster)
     body = cluster.get(SETTINGS)
-    body["data"]["pool"] = "4"
+    body["data"]["pool"] = "what-they-wrote"
     cluster.put(body)
     done = restore(undo, cluster)
     assert done.outcome == "refused"
-    assert "data.pool is 4" in done.detail
+    assert f"data.pool is {fingerprint('what-they-wrote')}" in done.detail
+    assert "what-they-wrote" not in done.detail
     assert "neither what the drill wrote (1) nor what was there before (8)" in done.detail
-    assert cluster.get(SETTINGS)["data"] == {"pool": "4", "a/b~c": "odd"}
-    assert restore(undo, cluster, force=True).outcome == "restored"
+    assert cluster.get(SETTINGS)["data"] == {"pool": "what-they-wrote", "a/b~c": "odd"}
+    forced = restore(undo, cluster, force=True)
+    assert (forced.outcome, "what-they-wrote" in forced.detail) == ("restored", False)
     assert cluster.get(SETTINGS)["data"] == {"pool": "8", "a/b~c": "odd"}
+
+
+ARGS: tuple[Step, ...] = (*SIDE, "args")
+BEFORE = ["--verbose", "--password=hunter2", "--last"]
+
+
+def with_args(*args: str) -> FakeCluster:
+    cluster = world()
+    put_args(cluster, *args)
+    return cluster
+
+
+def put_args(cluster: FakeCluster, *args: str) -> None:
+    body = cluster.get(WORKLOAD)
+    body["spec"]["template"]["spec"]["containers"][0]["args"] = list(args)
+    cluster.put(body)
+
+
+def args(cluster: FakeCluster) -> list[str]:
+    found: list[str] = spec(cluster)["template"]["spec"]["containers"][0]["args"]
+    return found
+
+
+LISTS = {
+    "one that changes": ["--quiet", *BEFORE[1:]],
+    "the last that changes": [*BEFORE[:-1], "--quiet"],
+    "one that comes": ["--first", *BEFORE],
+    "one that comes at the end": [*BEFORE, "--last"],
+    "one that goes": BEFORE[1:],
+    "two of which one comes and one goes": ["--first", *BEFORE[1:-1]],
+}
+
+
+@pytest.mark.parametrize("after", LISTS.values(), ids=LISTS)
+def test_a_list_that_may_hold_secrets_goes_back_to_the_letter(after: list[str]) -> None:
+    cluster = with_args(*BEFORE)
+    undo = captured(cluster, WORKLOAD, [(ARGS, after)])
+    exchange(undo, cluster, dry_run=True)
+    assert args(cluster) == BEFORE
+    assert restore(undo, cluster).outcome == "already"
+    for _ in range(2):
+        exchange(undo, cluster)
+        assert args(cluster) == after
+    assert [restore(undo, cluster).outcome for _ in range(2)] == ["restored", "already"]
+    assert args(cluster) == BEFORE
+
+
+@pytest.mark.parametrize("which", [name for name in LISTS if name.startswith(("one", "the last"))])
+def test_of_a_list_that_may_hold_secrets_no_more_is_kept_or_told_than_what_changes(which: str) -> None:
+    cluster = with_args(*BEFORE)
+    undo = captured(cluster, WORKLOAD, [(ARGS, LISTS[which])])
+    told: list[Any] = [undo, changes(undo), restore(undo, cluster)]
+    exchange(undo, cluster)
+    told += [restore(undo, cluster), restore(undo, cluster)]
+    assert "hunter2" not in str(told)
+
+
+def test_a_list_of_which_no_more_is_known_is_neither_written_to_nor_made_up() -> None:
+    cluster = with_args(*BEFORE)
+    undo = captured(cluster, WORKLOAD, [(ARGS, LISTS["one that changes"])])
+    put_args(cluster, *BEFORE, "--theirs")
+    with pytest.raises(Conflict):
+        exchange(undo, cluster)
+    put_args(cluster, *BEFORE)
+    exchange(undo, cluster)
+    put_args(cluster, "--quiet", "--password=stolen")
+    refused = restore(undo, cluster)
+    assert (refused.outcome, "stolen" in refused.detail) == ("refused", False)
+    assert args(cluster) == ["--quiet", "--password=stolen"]
+    assert restore(undo, cluster, force=True).outcome == "restored"
+    assert args(cluster) == ["--verbose", "--password=stolen"], "what the drill changed, and nothing else"
+    put_args(cluster, "--theirs")
+    with pytest.raises(Refused, match="no longer the list") as caught:
+        restore(undo, cluster, force=True)
+    assert caught.value.slug == "place-gone"
+    assert args(cluster) == ["--theirs"]
 
 
 def test_a_vanished_object_and_a_new_one_of_its_name_are_not_touched() -> None:

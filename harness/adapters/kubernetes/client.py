@@ -52,7 +52,7 @@ class KubeCluster:
         manager: str = FIELD_MANAGER,
     ) -> None:
         self._configuration = configuration
-        self._strict = (("fieldManager", manager), ("fieldValidation", "Strict"))
+        self._strict = _strict(manager)
         self._now = now
         self._stop = stop or Flag()
         self._timing = timing or Timing()
@@ -289,11 +289,14 @@ class KubeCluster:
             "PUT", of.path(ref.namespace, ref.name), Asked(f"replace {ref}", writes=True), query=self._strict, body=body
         )
 
-    def patch(self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False) -> Json:
+    def patch(
+        self, ref: Ref, operations: Sequence[Json], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> Json:
         """Apply a JSON patch, once. A Conflict says which value was another, where that can still be seen."""
         path = self.kind(ref.kind).path(ref.namespace, ref.name)
         asked = Asked(f"patch {ref}", writes=not dry_run, sealed=ref.kind in SEALED)
-        query, accept = self._strict + (_DRY if dry_run else ()), _accept(ref.kind)
+        strict = self._strict if manager == FIELD_MANAGER else _strict(manager)
+        query, accept = strict + (_DRY if dry_run else ()), _accept(ref.kind)
         try:
             answer = self._wire.json(
                 "PATCH", path, asked, query=query, body=list(operations), content=JSON_PATCH, accept=accept
@@ -305,8 +308,8 @@ class KubeCluster:
 
     def delete(
         self, ref: Ref, *, uid: str = "", version: str = "", grace: int | None = None, dry_run: bool = False
-    ) -> None:
-        """Delete it in the background, once; a missing object is as good as deleted."""
+    ) -> bool:
+        """Delete it in the background, once; whether it was there: a missing object is as good as deleted."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         preconditions = {"uid": uid, "resourceVersion": version}
         if any(preconditions.values()):
@@ -319,7 +322,8 @@ class KubeCluster:
         try:
             self._wire.request("DELETE", path, asked, body=options)
         except NotFound:
-            return
+            return False
+        return True
 
     def token(self, namespace: str, service_account: str, seconds: int) -> str:
         """A ServiceAccount's token for at least ten minutes (the API server's own minimum)."""
@@ -378,3 +382,7 @@ def _within(body: Json, *keys: str) -> Json:
     for key in keys:
         at = at.get(key) if isinstance(at, dict) else None
     return at if isinstance(at, dict) else {}
+
+
+def _strict(manager: str) -> tuple[tuple[str, str], ...]:
+    return ("fieldManager", manager), ("fieldValidation", "Strict")
