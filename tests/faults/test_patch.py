@@ -52,13 +52,15 @@ def world() -> FakeCluster:
     cluster = FakeCluster(now=lambda: 1000.0)
     counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 3)
     env = [{"name": "MODE", "value": "fast"}, {"name": "BATCH", "value": "1"}, {"name": "API_KEY", "value": "hunter2"}]
+    taken = [{"name": "LEVEL", "valueFrom": {"secretKeyRef": {"name": "k", "key": "a"}}}]
     main = {"name": "main", "image": "main:1", "command": ["run"], "env": env, "ports": [{"containerPort": 80}]}
     for body in (
         {"kind": "Service", "metadata": {"labels": {"app": "door"}}, "spec": {
             "selector": {"app": "api"}, "ports": [{"port": 80, "targetPort": 8080}, {"port": 81}]}},
         {"kind": "Deployment", "metadata": {"annotations": {"team": "queue"}}, "spec": {
             "replicas": 3, "selector": {"matchLabels": {"app": "api"}},
-            "template": {"metadata": {"labels": {"app": "api"}}, "spec": {"containers": [{"name": "side"}, main]}}},
+            "template": {"metadata": {"labels": {"app": "api"}}, "spec": {
+                "containers": [{"name": "side", "env": taken}, main]}}},
             "status": {"observedGeneration": 1, **counts}},
         {"kind": "NetworkPolicy", "metadata": {}, "spec": {"podSelector": {}, "ingress": [{"from": []}]}},
         {"kind": "ConfigMap", "metadata": {}, "data": {"a/b": "1", "pass": "hunter2"}},
@@ -263,6 +265,10 @@ def test_replicas_have_a_fault_of_their_own() -> None:
         of_api(op("add", f"{POD}/containers/-", {"name": "x", "args": ["y"]})),
         of_api(op("replace", f"{POD}/containers/1/env/0/value", "redis://a:hunter2@b/")),
         of_api(op("replace", "/spec/template", {"spec": {}})),
+        of_api(op("add", f"{POD}/containers/1/env/-", {"name": "X", "valueFrom": {"secretKeyRef": {"name": "k"}}})),
+        of_api(op("add", f"{POD}/containers/1/envFrom", [{"secretRef": {"name": "k"}}])),
+        of_api(op("replace", f"{POD}/containers/0/env/0/valueFrom/secretKeyRef/key", "b")),
+        of_api(op("remove", f"{POD}/containers/0/env/0")),
         spec(op("replace", "/data/pass", "x"), target="configmap/c"),
     ],
     ids=lambda of: of.operations[0].path,
