@@ -17,6 +17,8 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 WRITTEN_IN = frozenset({"annotations", "args", "command", "data", "env", "stringData"})
 """Members in which people write secrets that belong elsewhere."""
+FROM_SECRETS = frozenset({"secretKeyRef", "secretRef"})
+"""Members by which a container takes variables out of a Secret."""
 
 
 def is_called_secret(name: str) -> bool:
@@ -38,3 +40,10 @@ def holds_texts(value: Any) -> bool:
     if isinstance(value, dict):
         return any(name in WRITTEN_IN or holds_texts(one) for name, one in value.items())
     return isinstance(value, list) and any(holds_texts(one) for one in value)
+
+
+def comes_from_secret(value: Any) -> bool:
+    """Whether a value has, somewhere below, variables that a container takes out of a Secret."""
+    if isinstance(value, dict):
+        return any(name in FROM_SECRETS or comes_from_secret(one) for name, one in value.items())
+    return isinstance(value, list) and any(comes_from_secret(one) for one in value)

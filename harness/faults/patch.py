@@ -16,7 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from harness.core.confidential import holds_password, holds_texts, is_called_secret
+from harness.core.confidential import (
+    FROM_SECRETS,
+    comes_from_secret,
+    holds_password,
+    holds_texts,
+    is_called_secret,
+)
 from harness.core.errors import BadInput, Refused
 from harness.core.experiment import FaultSpec, Frozen, MeasuredEffect
 from harness.core.snapshot import APPLIED
@@ -237,6 +243,9 @@ def _check_texts(spec: PatchSpec, body: Json, one: Json) -> None:
         raise _secret(spec, f"{where} holds a copy of the whole object")
     if holds_password(before) or holds_password(after):
         raise _secret(spec, f"{where} holds a password in an address")
+    # The policy `drill-guard` keeps the harness from changing that, the sweeper too: it could not be brought back.
+    if FROM_SECRETS.intersection(names) or comes_from_secret([before, after]):
+        raise _secret(spec, f"{where} comes from a Secret")
     if holds_texts(before) or holds_texts(after) or path[-1] == "annotations":
         raise _secret(spec, f"{where} holds environment, arguments or annotations, in which people write secrets")
     arguments = (*_texts(before), *_texts(after), *_option(body, one)) if {"args", "command"} & {*names} else ()

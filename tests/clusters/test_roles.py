@@ -130,6 +130,57 @@ def test_no_role_holds_a_wildcard_or_what_would_make_it_more_than_it_is() -> Non
             assert not {"impersonate", "escalate", "bind", "deletecollection"} & set(rule["verbs"])
 
 
+GUARDS = "drill-guard"
+HELD_BY_NAME = {"leases", "undorecords", "services/proxy"}
+"""What a Role narrows to a name or a place, or what no API serves."""
+
+
+def guards() -> list[dict[str, Any]]:
+    kind = "ValidatingAdmissionPolicy"
+    return [one for one in documents() if one["kind"] == kind and one["metadata"]["name"].startswith(GUARDS)]
+
+
+def test_whatever_a_role_lets_be_written_is_looked_at_by_a_guard() -> None:
+    looked_at = {
+        (operation, resource)
+        for policy in guards()
+        for rule in policy["spec"]["matchConstraints"]["resourceRules"]
+        for operation in rule["operations"]
+        for resource in rule["resources"]
+    }
+    operations = {"create": "CREATE", "patch": "UPDATE", "update": "UPDATE", "delete": "DELETE"}
+    written = {
+        (operations[verb], resource)
+        for role in documents()
+        if role["kind"] in {"Role", "ClusterRole"}
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        if verb in operations
+        for resource in rule["resources"]
+    }
+    assert {one for one in written - looked_at if one[1] not in HELD_BY_NAME} == set()
+
+
+def test_every_guard_holds_every_account_of_the_harness_by_the_same_words() -> None:
+    assert len(guards()) == 7
+    for policy in guards():
+        (condition,) = policy["spec"]["matchConditions"]
+        assert condition["expression"] == "'system:serviceaccounts:drill-system' in request.userInfo.groups"
+        assert policy["spec"]["failurePolicy"] == "Fail"
+    said = {
+        name: {
+            one["expression"]
+            for policy in guards()
+            for one in policy["spec"].get("variables", ())
+            if one["name"] == name
+        }
+        for name in ("who", "allowed", "autopilot", "fence")
+    }
+    assert [name for name, words in said.items() if len(words) != 1] == []
+    bound = {one["spec"]["policyName"] for one in documents() if one["kind"] == "ValidatingAdmissionPolicyBinding"}
+    assert {policy["metadata"]["name"] for policy in guards()} <= bound
+
+
 def test_what_is_cluster_wide_lies_outside_of_namespaces() -> None:
     for role in documents():
         if role["kind"] == "ClusterRole":

@@ -57,13 +57,15 @@ def world() -> FakeCluster:
         "name": "main", "image": "main:1", "command": ["run"], "args": ["--verbose", "--password", "hunter2", "--last"],
         "env": env, "ports": [{"containerPort": 80}],
     }  # fmt: skip
+    taken = [{"name": "LEVEL", "valueFrom": {"secretKeyRef": {"name": "k", "key": "a"}}}]
     for body in (
         {"kind": "Service", "metadata": {"labels": {"app": "door"}}, "spec": {
             "selector": {"app": "api"}, "ports": [{"port": 80, "targetPort": 8080}, {"port": 81}]}},
         {"kind": "Deployment", "metadata": {"annotations": {"team": "queue", APPLIED: "hunter2", "a/token": "hunter2"}},
             "spec": {
             "replicas": 3, "selector": {"matchLabels": {"app": "api"}},
-            "template": {"metadata": {"labels": {"app": "api"}}, "spec": {"containers": [{"name": "side"}, main]}}},
+            "template": {"metadata": {"labels": {"app": "api"}}, "spec": {
+                "containers": [{"name": "side", "env": taken}, main]}}},
             "status": {"observedGeneration": 1, **counts}},
         {"kind": "NetworkPolicy", "metadata": {}, "spec": {"podSelector": {}, "ingress": [{"from": []}]}},
         {"kind": "ConfigMap", "metadata": {}, "data": {"a/b": "1", "pass": "hunter2"}},
@@ -280,6 +282,10 @@ def test_replicas_have_a_fault_of_their_own() -> None:
         of_api(op("replace", f"{POD}/containers/1/command", ["run", "--token=x"])),
         of_api(op("replace", f"/metadata/annotations/{APPLIED.replace('/', '~1')}", "{}")),
         of_api(op("remove", "/metadata/annotations/a~1token")),
+        of_api(op("add", f"{POD}/containers/1/env/-", {"name": "X", "valueFrom": {"secretKeyRef": {"name": "k"}}})),
+        of_api(op("add", f"{POD}/containers/1/envFrom", [{"secretRef": {"name": "k"}}])),
+        of_api(op("replace", f"{POD}/containers/0/env/0/valueFrom/secretKeyRef/key", "b")),
+        of_api(op("remove", f"{POD}/containers/0/env/0")),
         spec(op("replace", "/data/pass", "x"), target="configmap/c"),
     ],
     ids=lambda of: of.operations[0].path,
