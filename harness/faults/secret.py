@@ -417,8 +417,10 @@ def _lost(undo: UndoRecord, body: Json, seen: _Seen, cluster: Cluster, *, force:
     state = f"holds {_HELD[True]}" if seen.foreign else "holds a value of a drill" if seen.key else "is gone"
     told = (
         f"{undo['parked']} of {_ref(undo)} is gone, or no longer what the drill put there, and {undo['key']} {state}: "
-        f"what was there before is lost to the drill, unless the fault was never in force"
+        f"what was there before is lost to the drill"
     )
+    if seen.foreign and not seen.mark:  # nothing of a drill is left, and nothing tells whether there ever was
+        told += ", unless its owner changed it before the fault was in force"
     if not force:
         return UndoOutcome(
             "refused",
