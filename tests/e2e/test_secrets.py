@@ -145,7 +145,7 @@ def test_no_secret_leaves_its_place(kind: str, local_access: Access) -> None:
     with torture._rooms(target) as rooms, Processes([kept, literal]) as processes:
         room = rooms.get()
         before = torture._declared(target, room)
-        died = torture._victim("append:32", target, room, "died")
+        died = torture._victim("append:inject.done#1", target, room, "died")
         while_dead, broken = list(objects(torture, room)), torture._declared(target, room)
         done = torture._drill("recover", "--namespace", room, "--runs", str(torture.folder / "died"))
         well = torture.folder / "well"
