@@ -23,7 +23,7 @@ from tests.faults.targets import TARGETS, Row, Target
 from tests.hands import hand
 from tests.torture.matrix import Torture
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.apart]
 
 ODD = "/+&=%\u00e9"
 """Makes a canary look otherwise once it is URL-encoded or escaped."""
