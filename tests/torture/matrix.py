@@ -271,11 +271,10 @@ class Torture:
         if code != 0:
             raise RuntimeError(f"the run that should only be counted ended with {code}; see {self.folder}")
         steps = json.loads(path.read_text(encoding="utf-8"))
-        appends, writes = (
-            [nth(told[: n + 1]) for n in range(len(told))] for told in (steps["appends"], steps["writes"])
-        )
-        points = [Point("append", step, "") for step in appends]
-        return points + [Point("write", step, moment) for step in writes for moment in ("before", "after")]
+        points = [Point("append", step, "") for step in _told(steps["appends"])]
+        return points + [
+            Point("write", step, moment) for step in _told(steps["writes"]) for moment in ("before", "after")
+        ]
 
     # Processes
 
