@@ -705,7 +705,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 AnyExperiment = Experiment[FaultSpec]
 
 _OBJECT = re.compile(r"^(deployment|statefulset|secret|configmap)/([a-z0-9.-]+)$")
-_CAUSE = re.compile(r"^[a-z][-.a-z0-9]*/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+_CAUSE = re.compile(r"^[a-z]([-.a-z0-9]*[a-z0-9])?/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
 """A root cause may be any object: a Service, a Job, what another chaos engine made."""
 _NO_OBJECT = "{!r} is not kind/name; write for example deployment/worker"
 

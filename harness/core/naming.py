@@ -28,7 +28,6 @@ _SPELLINGS = {
 }
 _KINDS = {spelled: kind for kind, others in _SPELLINGS.items() for spelled in (kind, *others)}
 _PART = "[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?"
-_NAMED = re.compile(rf"(?<![-./a-z0-9])(?:({_PART})/)?({'|'.join(_KINDS)})(?:\.[a-z0-9.]+)?/({_PART})")
 
 
 class Named(NamedTuple):
@@ -39,6 +38,10 @@ class Named(NamedTuple):
     name: str
 
 
-def objects_in(text: str) -> tuple[Named, ...]:
-    """The objects that a text names as kind/name, in order; kinds in one spelling, everything in lower case."""
-    return tuple(Named(match[1] or "", _KINDS[match[2]], match[3]) for match in _NAMED.finditer(text.lower()))
+def objects_in(text: str, *more: str) -> tuple[Named, ...]:
+    """The objects that a text names as kind/name, in order; kinds in one spelling, without their API group, and
+    everything in lower case. Kinds of others, as those of another chaos engine, are known where `more` names them."""
+    kinds = _KINDS | {kind: kind for kind in more if kind not in _KINDS}
+    spelled = "|".join(map(re.escape, kinds))
+    named = re.compile(rf"(?<![-./a-z0-9])(?:({_PART})/)?({spelled})(?:\.[-a-z0-9.]+)?/({_PART})")
+    return tuple(Named(match[1] or "", kinds[match[2]], match[3]) for match in named.finditer(text.lower()))

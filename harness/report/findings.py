@@ -23,7 +23,7 @@ from harness.core.event import (
     UndoDone,
 )
 from harness.core.evidence import unprovable
-from harness.core.experiment import AnyExperiment, RootCause, split_object
+from harness.core.experiment import AnyExperiment, RootCause
 from harness.core.history import History
 from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
 from harness.core.naming import Named, objects_in
@@ -223,8 +223,9 @@ def _root_cause(
     where = f" of {of.removesuffix('.')}" if of else ""
     if declared and act:
         detail = f"declared: “{act.text}”; the truth: {truth.object}, {truth.reason}"
-        said = _first_object(act.text)
-        kind, name = split_object(truth.object)
+        own = truth.object.partition("/")[0].partition(".")[0]
+        (_, kind, name), *_ = objects_in(truth.object, own)
+        said = _first_object(act.text, own)
         if said in {Named("", kind, name), Named(namespace, kind, name)}:
             yield Finding("root-cause-named", "note", f"The declared root cause{where} names the right object", detail,
                           declared.evidence)  # fmt: skip
@@ -241,10 +242,11 @@ def _root_cause(
                       found[f"{of}fix.applied"].evidence)  # fmt: skip
 
 
-def _first_object(text: str) -> Named | None:
-    """The object that a text declares: what comes after it only says what is wrong with it. Pods are what the
-    workload makes of itself, so they are passed over."""
-    return next((one for one in objects_in(text) if one.kind not in {"pod", "replicaset"}), None)
+def _first_object(text: str, kind: str) -> Named | None:
+    """The object that a text declares, of that kind or a well-known one: what comes after it only says what is wrong
+    with it. Pods are what the workload makes of itself, so they are passed over."""
+    passed = {"pod", "replicaset"} - {kind}
+    return next((one for one in objects_in(text, kind) if one.kind not in passed), None)
 
 
 def _severity(truth: str, text: str, cited: tuple[int, ...]) -> Finding:

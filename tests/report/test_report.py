@@ -368,14 +368,17 @@ class TestHeadline:
 
 
 class TestFindings:
-    def made(self, *events: object, responder: str = "human") -> Report:
+    def made(self, *events: object, responder: str = "human", truth: str = "deployment/worker") -> Report:
         writer = Writer()
         journals.preflight(writer, "human" if responder == "human" else "autopilot", "gameday")
         journals.injected(writer)
         journals.paged(writer)
         for event in events:
             writer.add(50, event)  # type: ignore[arg-type]
-        return build(journals.experiment().tuned("gameday"), writer.history)
+        tuned = journals.experiment().tuned("gameday")
+        cause = tuned.facilitator.root_cause.model_copy(update={"object": truth})
+        hidden = tuned.facilitator.model_copy(update={"root_cause": cause})
+        return build(tuned.model_copy(update={"facilitator": hidden}), writer.history)
 
     def test_automation_does_not_acknowledge_for_people(self) -> None:
         finding = rules(self.made(journals.act("acknowledged", 3)))["automation-acknowledged"]
@@ -454,6 +457,24 @@ class TestFindings:
     )
     def test_the_declared_object_is_compared_by_kind_and_name(self, said: str, rule: str) -> None:
         made = self.made(journals.act("root_cause", 3, said))
+        assert [one for one in rules(made) if one.startswith("root-cause")] == [f"root-cause-{rule}"]
+
+    @pytest.mark.parametrize(
+        ("truth", "said", "rule"),
+        [
+            ("service/door", "svc/door: it selects nobody", "named"),
+            ("svc/door", "service/door", "named"),
+            ("service/door", "deployment/door", "differs"),
+            ("job/load", "job/load holds the lock", "named"),
+            ("pod/worker-1", "pod/worker-1 spins", "named"),
+            ("podchaos.chaos-mesh.org/cut-off", "podchaos.chaos-mesh.org/cut-off is left", "named"),
+            ("podchaos.chaos-mesh.org/cut-off", "podchaos/cut-off is left", "named"),
+            ("podchaos.chaos-mesh.org/cut-off", "podchaos/cut-on", "differs"),
+            ("podchaos.chaos-mesh.org/cut-off", "somebody left cut-off behind", "unclear"),
+        ],
+    )
+    def test_any_object_may_be_the_truth(self, truth: str, said: str, rule: str) -> None:
+        made = self.made(journals.act("root_cause", 3, said), truth=truth)
         assert [one for one in rules(made) if one.startswith("root-cause")] == [f"root-cause-{rule}"]
 
     def test_other_alerts(self) -> None:
