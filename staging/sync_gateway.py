@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import select
 import threading
 import time
 from collections import Counter
 from http import HTTPStatus
+from random import Random
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,6 +56,7 @@ MOST_TOPIC, MOST_VALUE = 64, 1024
 MOST_EVENTS = 128
 """In one message, which then is below what a client has to take."""
 SEND_SECONDS = 5.0
+CHANCE = Random()  # noqa: S311 - a spread, nothing secret
 LEAVE_SECONDS = 1.0, 4.0
 """When clients are told to go, after the gateway was: not all at once, and not before the Service has forgotten it."""
 
@@ -272,7 +273,7 @@ class Session:
                 return Code.STALE, "stale_cursor"
             now = time.monotonic()
             if self._gateway.draining and self._leave_at is None:
-                self._leave_at = now + random.uniform(*LEAVE_SECONDS)  # noqa: S311 - a spread, nothing secret
+                self._leave_at = now + CHANCE.uniform(*LEAVE_SECONDS)
             leave_at = float("inf") if self._leave_at is None else self._leave_at
             wait = 0.0 if self._socket.pending else max(0.0, min(heard + silence, leave_at) - now)
             ready = {fd for fd, _ in poll.poll(wait * 1000)}

@@ -8,7 +8,6 @@ lists again and says so with a sync.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from harness.core.errors import DrillError, Unreachable
 from harness.ports.cluster import Json, WatchEvent
 from harness.ports.kinds import Kind
 from harness.ports.payload import parsed
-from harness.ports.retry import Transient
+from harness.ports.retry import Transient, jitter
 from harness.ports.sealed import KINDS as SEALED
 from harness.ports.sealed import sealed
 
@@ -185,7 +184,7 @@ class Watch:
     def _back_off(self) -> None:
         """Wait a random time below a bound that doubles from 0.1 s to 5 s."""
         self._pause = min(5.0, max(0.1, self._pause * 2))
-        self._over.wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not secrecy
+        self._over.wait(self._pause * jitter(0.5, 1.0))
 
     def _cut(self) -> None:
         """Wake the reader from a blocking read."""
