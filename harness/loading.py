@@ -44,19 +44,6 @@ class Mark(NamedTuple):
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedExperiment:
-    """An experiment with the file that it came from. `marks` holds where each value stands, by its path."""
-
-    experiment: AnyExperiment
-    path: Path
-    marks: Mapping[Loc, Mark]
-
-    def where(self, *loc: str | int) -> str:
-        """file:line:column of the value at `loc`, or of the nearest value around it."""
-        return _where(self.path, _nearest(self.marks, loc))
-
-
 class _Problem(NamedTuple):
     mark: Mark
     loc: Loc
@@ -71,6 +58,33 @@ class _Document:
     marks: dict[Loc, Mark] = field(default_factory=dict)
     keys: dict[Loc, Mark] = field(default_factory=dict)
     problems: list[_Problem] = field(default_factory=list)
+
+    def written(self, loc: Loc) -> Loc:
+        """A path in the checked experiment, in which a fault that is repeated stands once for each time, as the path
+        in the file."""
+        faults = self.data.get("faults") if isinstance(self.data, dict) else None
+        if loc[:1] != ("faults",) or len(loc) == 1 or not isinstance(faults, list):
+            return loc
+        index = [index for index, fault in enumerate(faults) for _ in range(_times(fault))]
+        return ("faults", index[int(loc[1])], *loc[2:])
+
+    def at(self, loc: Loc, message: str) -> _Problem:
+        """What is wrong at a path of the checked experiment."""
+        place = self.written(loc)
+        return _Problem(_nearest(self.marks, place), place, message)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedExperiment:
+    """An experiment with the file that it came from."""
+
+    experiment: AnyExperiment
+    path: Path
+    document: _Document
+
+    def where(self, *loc: str | int) -> str:
+        """file:line:column of the value at `loc`, or of the nearest value around it."""
+        return _where(self.path, _nearest(self.document.marks, self.document.written(loc)))
 
 
 def find(name_or_path: str, root: Path) -> Path:
@@ -148,12 +162,10 @@ def load(path: Path) -> LoadedExperiment:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
     if experiment is not None:
-        document.problems += [
-            _Problem(_nearest(document.marks, loc), loc, message) for loc, message in nonsense(experiment)
-        ]
+        document.problems += dict.fromkeys(document.at(*one) for one in nonsense(experiment))
     if experiment is None or document.problems:
         raise _rejected(path, document.problems)
-    return LoadedExperiment(experiment, path, document.marks)
+    return LoadedExperiment(experiment, path, document)
 
 
 def parse(data: Mapping[str, Any]) -> AnyExperiment:
@@ -169,6 +181,12 @@ def parse(data: Mapping[str, Any]) -> AnyExperiment:
             remedy="read the run with the version of the harness that wrote it (run.started names it)",
         )
     return experiment
+
+
+def _times(fault: Any) -> int:
+    """How often a fault of a file is injected."""
+    times = fault.get("times") if isinstance(fault, dict) else None
+    return times if isinstance(times, int) and 1 <= times <= MAX_NODES else 1
 
 
 # From bytes to data
@@ -366,8 +384,7 @@ def _translated(error: ValidationError, document: _Document) -> Iterator[_Proble
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, SelfCheckError):
             for inner, message in cause.problems:
-                loc = (*at.loc, *inner)
-                yield _Problem(_nearest(document.marks, loc), loc, message)
+                yield document.at((*at.loc, *inner), message)
         elif at.unclear:
             yield _Problem(_nearest(document.marks, at.loc), at.loc, _either(at.unclear))
         elif not at.meant or (detail["type"] == "too_short" and detail["input"]):

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from harness.core.quantity import Duration, Memory, format_duration, parse_duration
 
@@ -139,6 +139,17 @@ class FaultSpec(Frozen):
     blast_radius: BlastRadius
     accepted_owners: tuple[str, ...] = ()
     """Controllers that manage the changed field and were suspended for the drill, as the refusal names them."""
+
+    def rounds(self) -> tuple[Self, ...]:
+        """The faults that this one stands for in a file: itself, or its repeats, each with a name of its own."""
+        return (self,)
+
+    def postponed(self, seconds: float) -> dict[str, Any]:
+        """The fields that say when, so many seconds later."""
+        if self.after is None:
+            return {"at": self.at + seconds}
+        name, later = moment(self.after)
+        return {"after": f"{name} + {later + seconds:g}s"}
 
     def tuned(self, timeout: float) -> Self:
         """This fault for a run of that many seconds. A profile changes nothing of what a fault does; how long its own
@@ -403,6 +414,11 @@ class Experiment(Frozen, Generic[F_co]):
     runbook: str
     autopilot: Autopilot | None = None
     profiles: dict[ProfileName, Profile] = Field(min_length=1)
+
+    @field_validator("faults")
+    @classmethod
+    def _each_round(cls, faults: tuple[F_co, ...]) -> tuple[F_co, ...]:
+        return tuple(once for fault in faults for once in fault.rounds())
 
     @model_validator(mode="after")
     def _self_check(self) -> Self:

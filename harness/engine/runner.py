@@ -40,7 +40,7 @@ from harness.core.history import History, entry
 from harness.engine import fence, undo_records
 from harness.engine.lease import Lease
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
-from harness.ports.fault import Fault, Plan, Prepares, ShowsInObject, rehearse
+from harness.ports.fault import Chooses, Fault, Plan, Prepares, ShowsInObject, rehearse
 from harness.ports.feed import Feed
 from harness.ports.journal import Journal
 
@@ -172,8 +172,7 @@ class Runner:
 
     def _inject(self, fault_id: str) -> None:
         context = self._context
-        plan = self._history.plans()[fault_id]
-        refused = self._rehearsed(plan)
+        plan, refused = self._rehearsed(self._history.plans()[fault_id])
         if refused:
             # Nothing is stored: who found a way back here would look for what was never there.
             now = Bounds.at(context.clock.now())
@@ -199,15 +198,21 @@ class Runner:
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
 
-    def _rehearsed(self, plan: InjectionPlanned) -> str:
-        """Why the target is not what it was when the fault was planned, which may be long ago; "" where it is."""
+    def _rehearsed(self, plan: InjectionPlanned) -> tuple[InjectionPlanned, str]:
+        """The plan as it is to be carried out, which was made long ago, perhaps; and why it cannot be, because the
+        target is not what it was then, or ""."""
+        fault, cluster = self._context.faults[plan.kind], self._context.cluster
         try:
-            rehearse(self._context.faults[plan.kind], plan.undo, self._context.cluster)
+            again = fault.choose(plan.undo, cluster) if isinstance(fault, Chooses) else None
+            if again is not None:
+                plan = planned(plan.fault, plan.kind, again)
+                self._recorder.add(plan)
+            rehearse(fault, plan.undo, cluster)
         except (Conflict, NotFound) as error:
-            return error.fact
+            return plan, error.fact
         except DrillError:
-            return ""  # it is told where it stops the write
-        return ""
+            return plan, ""  # it is told where it stops the write
+        return plan, ""
 
     def _may_prepare(self, plan: InjectionPlanned) -> bool:
         """Whether what the write needs may be made, where it needs anything: that is a write already."""

@@ -1,9 +1,11 @@
 """Delete pods, as a node that dies or a hand that slips would, and see whether the system bears it.
 
 Their controller makes new ones, so there is nothing to put back: the undo waits until as many are ready as before.
-Which pods are killed is drawn when the plan is made and kept by uid, so that a repeated kill kills nobody else. Pods
-without a controller are refused, since they would not come back. A deletion asks no PodDisruptionBudget; only an
-eviction would.
+Which pods are killed is drawn when the plan is made and kept by uid, so that a write that is sent again kills nobody
+else; a kill that is due later draws anew where one of them is gone by then. Pods without a controller are refused,
+since they would not come back. A deletion asks no PodDisruptionBudget; only an eviction would.
+
+A kill that is repeated is a fault of its own each time, with its own milestones and its own undo record.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from harness.ports.fault import Evidence, Plan, PodSelector, Proof, UndoOutcome,
 from harness.ports.kinds import WORKLOADS
 from harness.ports.kinds import workload as address
 
+MOST_TIMES = 20
+MOST_NAME = 40
 _COMES_BACK = frozenset({"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"})
 
 _WORD = "[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
@@ -54,7 +58,34 @@ class PodKillSpec(FaultSpec):
     seed: int | None = None
     """Draws the same pods again, as long as they have the same names."""
     grace: Duration = 0.0
+    every: Duration | None = Field(default=None, gt=0)
+    times: int | None = Field(default=None, ge=2, le=MOST_TIMES)
     effect: PodKillEffect
+
+    def rounds(self) -> tuple[Self, ...]:
+        """See FaultSpec. That few were ready is asked of the first kill only: what it left down proves no later one."""
+        if self.every is None or self.times is None:
+            return (self,)
+        once = self.model_copy(update={"every": None, "times": None})
+        later = once.model_copy(update={"effect": PodKillEffect(within=self.effect.within)})
+        return (
+            once,
+            *(
+                later.model_copy(update={"id": f"{self.id}-{turn}", **self.postponed(self.every * (turn - 1))})
+                for turn in range(2, self.times + 1)
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.every is None) != (self.times is None):
+            raise ValueError("a kill that is repeated needs both `every` and `times`; write both, or neither")
+        longest = f"{self.id}-{self.times}"
+        if self.times is not None and len(longest) > MOST_NAME:
+            raise ValueError(
+                f"the last kill would be called {longest}; shorten `id` to have at most {MOST_NAME} characters"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -84,40 +115,44 @@ class PodKill:
         """See ports.fault. Refuses where there are too few pods, or pods that would not come back."""
         body = _workload(spec, namespace, cluster)
         labels = pod_labels(body) if body else ",".join(f"{key}={value}" for key, value in sorted(spec.labels.items()))
-        living = [pod for pod in cluster.list("Pod", namespace, labels) if "deletionTimestamp" not in pod["metadata"]]
-        owners = {pod["metadata"]["name"]: _controller(pod) for pod in living}
-        count = _how_many(spec, labels, len(living))
+        living = _living(cluster, namespace, labels)
         ready = sum(_is_ready(pod) for pod in living)
         _check_effect(spec, ready)
-        seed = secrets.randbits(32) if spec.seed is None else spec.seed
-        by_name = sorted(living, key=lambda pod: str(pod["metadata"]["name"]))
-        chosen = random.Random(seed).sample(by_name, count)  # noqa: S311 - a draw that can be repeated, no secret
-        pods = [{"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]} for pod in chosen]
-        hit = {owners[pod["name"]] for pod in pods}
-        own = Ref(body["kind"], namespace, body["metadata"]["name"]) if body else None
-        targets = (own,) if own else tuple(Ref(kind, namespace, name) for kind, name in sorted(hit))
-        what = spec.target or labels
-        return Plan(
-            summary=f"delete {count} of {len(living)} pods of {what}: {', '.join(pod['name'] for pod in pods)}",
-            targets=targets,
-            changes=tuple(
-                Change(object=str(Ref("Pod", namespace, pod["name"])), path="", before=pod["uid"], after=None)
-                for pod in pods
-            ),
-            pods=count,
-            objects=len(targets),
-            undo={
-                "namespace": namespace,
-                "workload": _identity(body) if body else None,
-                "snapshot": snapshot(body) if body else None,
-                "labels": labels,
-                "container": chosen[0]["spec"]["containers"][0]["name"],
-                "ready": ready,
-                "seed": seed,
-                "grace": math.ceil(spec.grace),
-                "pods": pods,
-            },
-        )
+        count = _how_many(spec, labels, len(living))
+        undo = {
+            "namespace": namespace,
+            "workload": _identity(body) if body else None,
+            "snapshot": snapshot(body) if body else None,
+            "labels": labels,
+            "ready": ready,
+            "ready_at_most": spec.effect.ready_at_most,
+            "seed": secrets.randbits(32) if spec.seed is None else spec.seed,
+            "grace": math.ceil(spec.grace),
+        }
+        return _drawn(undo, living, count)
+
+    def choose(self, undo: UndoRecord, cluster: Cluster) -> Plan | None:
+        """See ports.fault. As many pods as the plan chose, among those that live."""
+        living = _living(cluster, undo["namespace"], undo["labels"])
+        ready, most = sum(_is_ready(pod) for pod in living), undo.get("ready_at_most")
+        if most is not None and ready <= most:
+            raise Conflict(
+                "effect-proves-nothing",
+                f"{ready} pods of {undo['labels']} are ready before the kill, and at most {most} are to be after it",
+                expected=f"more than {most} ready pods: what holds before the fault cannot prove it",
+                remedy="let the fault come later, when the pods are back, or ask for no `ready_at_most`",
+            )
+        if {pod["uid"] for pod in undo["pods"]} <= {pod["metadata"]["uid"] for pod in living}:
+            return None
+        count = len(undo["pods"])
+        if len(living) < count:
+            raise Conflict(
+                "too-few-pods",
+                f"{count} pods of {undo['labels']} are to be killed, and {len(living)} live",
+                expected="as many pods as the plan chose",
+                remedy="let the fault come later, when the pods are back, or kill fewer",
+            )
+        return _drawn(undo, living, count)
 
     def apply(self, undo: UndoRecord, cluster: Cluster, *, dry_run: bool = False) -> None:
         """See ports.fault. A pod that is gone is as good as killed; where all of them are before the kill, there is
@@ -197,6 +232,34 @@ class PodKill:
         return Proof(
             at, f"{len(chosen)} pods were killed and are gone{bound} (pod status)", tuple(sorted({gone[1], low[1]}))
         )
+
+
+def _living(cluster: Cluster, namespace: str, labels: str) -> list[Json]:
+    """The pods that were not told to leave, by name."""
+    living = [pod for pod in cluster.list("Pod", namespace, labels) if "deletionTimestamp" not in pod["metadata"]]
+    return sorted(living, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def _drawn(undo: UndoRecord, living: list[Json], count: int) -> Plan:
+    """The plan to kill so many of these. Raises Refused where one of them would not come back."""
+    owners = {pod["metadata"]["name"]: _controller(pod) for pod in living}
+    chosen = random.Random(undo["seed"]).sample(living, count)  # noqa: S311 - a draw that can be repeated, no secret
+    pods = [{"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]} for pod in chosen]
+    namespace, workload = undo["namespace"], undo["workload"]
+    hit = {(workload["kind"], workload["name"])} if workload else {owners[pod["name"]] for pod in pods}
+    targets = tuple(Ref(kind, namespace, name) for kind, name in sorted(hit))
+    what = f"{workload['kind'].lower()}/{workload['name']}" if workload else undo["labels"]
+    return Plan(
+        summary=f"delete {count} of {len(living)} pods of {what}: {', '.join(pod['name'] for pod in pods)}",
+        targets=targets,
+        changes=tuple(
+            Change(object=str(Ref("Pod", namespace, pod["name"])), path="", before=pod["uid"], after=None)
+            for pod in pods
+        ),
+        pods=count,
+        objects=len(targets),
+        undo={**undo, "container": chosen[0]["spec"]["containers"][0]["name"], "pods": pods},
+    )
 
 
 def _killed(evidence: Evidence) -> frozenset[str]:

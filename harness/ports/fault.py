@@ -100,6 +100,15 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Chooses(Protocol):
+    """A fault that hits what comes and goes: what `plan` chose may be gone when the fault is due."""
+
+    def choose(self, undo: UndoRecord, cluster: Cluster) -> Plan | None:
+        """The plan anew, among what is there now and to the extent of the first one; None where that one still stands.
+        Only reads. Raises Conflict where there is too little left, or where the effect is there already."""
+
+
+@runtime_checkable
 class ShowsInObject(Protocol):
     """A fault that shows in an object besides pods and metrics: it is watched from just before the write."""
 
@@ -120,6 +129,6 @@ def rehearse(fault: Fault[Any], undo: UndoRecord, cluster: Cluster) -> None:
 
 
 __all__ = [
-    "Evidence", "Fault", "Json", "ObjectSeen", "ObjectSelector", "Plan", "PodSelector", "PodState", "Prepares", "Proof",
-    "ShowsInObject", "UndoOutcome", "UndoRecord", "rehearse",
+    "Chooses", "Evidence", "Fault", "Json", "ObjectSeen", "ObjectSelector", "Plan", "PodSelector", "PodState",
+    "Prepares", "Proof", "ShowsInObject", "UndoOutcome", "UndoRecord", "rehearse",
 ]  # fmt: skip

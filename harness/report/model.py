@@ -236,7 +236,7 @@ def _window(start: Milestone | None, end: Milestone | None, from_: str, to: str,
 def _changes(history: History) -> Iterable[ChangeMade]:
     undone = {event.fault: (record.seq, event) for record, event in history.records(UndoDone)}
     done = {event.fault: (record.seq, event.outcome) for record, event in history.records(InjectDone)}
-    for record, plan in history.records(InjectionPlanned):
+    for record, plan in {plan.fault: (record, plan) for record, plan in history.records(InjectionPlanned)}.values():
         cited = {record.seq}
         undo, detail = "not needed: it was never injected", ""
         if plan.fault in done:

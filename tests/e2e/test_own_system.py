@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.core.event import AlertTransition, EffectProved, RunEnded
+from harness.core.event import AlertTransition, EffectProved, InjectDone, RunEnded
 from tests.e2e.conftest import NAMESPACE, ROOT, Product
 from tests.faults.test_outside import OUTSIDE, installed
 
@@ -44,6 +44,33 @@ faults:
 mitigated: {query: sum(till_open), above: 2}
 recovered: {query: sum(till_open), above: 2}
 slas: [{from: hole.injected, to: hole.effective, within: 30s, required: true}]
+runbook: docs/tills.md
+profiles: {smoke: {timeout: 2m, responder: human}}
+"""
+
+
+KILLS = """\
+name: tills-crash
+title: One till after another crashes
+why: {probability: medium, tests: [pods]}
+namespace: shop
+narrative: Tills go and come back.
+facilitator: {root_cause: {object: deployment/till, reason: its pods are killed}}
+severity: P3
+signal: {title: Open tills, query: sum(till_open)}
+steady_state: [{name: three tills are open, query: sum(till_open), above: 2}]
+faults:
+  - id: crash
+    kind: pod-kill
+    target: deployment/till
+    count: 3
+    every: 12s
+    times: 3
+    effect: {ready_at_most: 0, within: 10s}
+    blast_radius: {pods: 3}
+mitigated: {query: sum(till_open), above: 2}
+recovered: {query: sum(till_open), above: 2}
+slas: [{from: crash.injected, to: crash-3.effective, within: 60s, required: true}]
 runbook: docs/tills.md
 profiles: {smoke: {timeout: 2m, responder: human}}
 """
@@ -127,3 +154,24 @@ def test_a_fault_from_an_entry_point_breaks_it_and_is_undone(shop: Product, tmp_
     assert isinstance(events[-1], RunEnded)
     assert events[-1].reason == "complete"
     assert shop.kubectl("-n", SHOP, "get", "service/till", "--output=jsonpath={.spec.selector}") == selector
+
+
+def test_pods_are_killed_again_and_again_and_each_time_those_that_came_anew(shop: Product, tmp_path: Path) -> None:
+    experiment = tmp_path / "tills-crash.yaml"
+    experiment.write_text(KILLS)
+    planned = shop.drill("plan", str(experiment), *where(shop), *PEERS)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert all(name in planned.stdout for name in ("crash ", "crash-2", "crash-3"))
+    ran = shop.drill("run", str(experiment), *where(shop), *PEERS)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    killed = [set(event.deleted) for event in shop.events() if isinstance(event, InjectDone)]
+    assert [len(uids) for uids in killed] == [3, 3, 3]
+    assert len(set.union(*killed)) == 9
+    assert {event.fault for event in shop.events() if isinstance(event, EffectProved)} == {
+        "crash",
+        "crash-2",
+        "crash-3",
+    }
+    assert "clean" in ran.stdout
+    left = shop.kubectl("-n", SHOP, "get", "configmaps,leases", "-o", "name")
+    assert [line for line in left.splitlines() if "/drill" in line] == []

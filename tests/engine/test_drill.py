@@ -15,6 +15,7 @@ from harness.core.event import (
     CleanChecked,
     EffectProved,
     InjectDone,
+    InjectionPlanned,
     InjectStarted,
     RunEnded,
     SourceRestarted,
@@ -28,8 +29,8 @@ from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
 from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
 from harness.ports.metrics import Series
-from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit
-from tests.fakes.world import KEY, KEYS, NAMESPACE, World
+from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit, set_replicas
+from tests.fakes.world import KEY, KEYS, NAMESPACE, World, Written
 from tests.hands import hand
 
 
@@ -476,6 +477,49 @@ def test_a_later_fault_whose_effect_holds_already_is_not_injected() -> None:
     assert "fault nowhere would prove nothing: depth > 30 held already" in judgement.reason
     assert snapshot(drill.world.deployment) == before
     assert undo_records(drill.world) == []
+
+
+def repeated(**changes: Any) -> Drill:
+    data = experiment_data("pod-kill")
+    data["faults"][0] |= {"every": "15s", "times": 3, **changes}
+    return Drill(data=data)
+
+
+def test_a_kill_that_is_repeated_hits_the_pods_that_live_by_then() -> None:
+    drill = repeated(count=5, effect={"ready_at_most": 2, "within": "10s"}, blast_radius={"pods": 5})
+    drill.respond()
+    history = drill.run()
+    at = injections(history)
+    assert list(at) == ["memory", "memory-2", "memory-3"]
+    began = at["memory"]
+    assert [round(when - began) for when in at.values()] == [0, 15, 30]
+    assert [proved.fault for proved in history.all(EffectProved)] == ["memory", "memory-2", "memory-3"]
+    killed = [set(done.deleted) for done in history.all(InjectDone)]
+    assert [len(uids) for uids in killed] == [5, 5, 5]
+    assert len(set.union(*killed)) == 15, "each kill hits pods that took the place of the last one's"
+    planned_at = [(record.seq, plan.fault) for record, plan in history.records(InjectionPlanned)]
+    assert [fault for _, fault in planned_at] == ["memory", "memory-2", "memory-3", "memory-2", "memory-3"]
+    stored_at = {stored.fault: record.seq for record, stored in history.records(UndoStored)}
+    assert all(seq < stored_at[fault] for seq, fault in planned_at), "the choice is durable before anything else is"
+    assert [done.fault for done in history.all(UndoDone)] == ["memory-3", "memory-2", "memory"]
+    assert (history.is_clean, undo_records(drill.world)) == (True, [])
+    assert judge(drill.experiment, history).verdict is Verdict.MET
+
+
+def test_a_kill_that_finds_too_few_pods_ends_the_run() -> None:
+    drill = repeated(count=5, blast_radius={"pods": 5})
+    killed: list[Written] = []
+
+    def note(write: Written) -> None:
+        if write.after and write.what == "delete Pod":
+            killed.append(write)
+
+    drill.world.cluster.around = note
+    drill.feed.when(lambda _: len(killed) == 5, lambda world: set_replicas(world, 2))
+    history = drill.run()
+    assert [done.outcome for done in history.all(InjectDone)] == ["done", "failed"]
+    judgement = judge(drill.experiment, history)
+    assert (judgement.verdict, "are to be killed, and 2 live" in judgement.reason) == (Verdict.UNDECIDED, True)
 
 
 def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:

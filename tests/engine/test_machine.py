@@ -250,7 +250,9 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         kind=st.sampled_from(sorted(FAULTS)),
         head_start=st.sampled_from([12, 20, 0, 30, 60]),
-        trouble=st.sampled_from(["", "overtaken", "lose after", "lose before", "die after", "die before", "hold"]),
+        trouble=st.sampled_from(
+            ["", "overtaken", "stands still", "lose after", "lose before", "die after", "die before", "hold"]
+        ),
         what=st.sampled_from(["run", *sorted(COMERS)]),
         record=st.booleans(),
     )
@@ -274,6 +276,14 @@ class Machine(RuleBasedStateMachine):
         self.start("run")
         if trouble == "overtaken":
             self.held_up_before_its_fault(what, "ConfigMap" if record else self.breaks)
+            return
+        if trouble == "stands still":
+            waits = HELD_WITHIN
+            while waits > 0 and self.living and not self.changed():
+                self.pass_time(1)
+                waits -= 1
+            if self.living and self.changed():
+                self.overtaken_while_it_stood_still()
             return
         self.runs[0].seat.cluster.order, self.runs[0].seat.cluster.only = trouble, self.breaks
         self.pass_time(head_start)

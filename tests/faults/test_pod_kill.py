@@ -139,6 +139,67 @@ def test_what_makes_no_sense_is_bad_input(changes: Json, words: str) -> None:
         spec(**changes)
 
 
+@pytest.mark.parametrize(
+    ("when", "times"),
+    [
+        ({}, [{"at": 0.0}, {"at": 20.0}, {"at": 40.0}]),
+        ({"at": "5s"}, [{"at": 5.0}, {"at": 25.0}, {"at": 45.0}]),
+        ({"after": "memory.effective + 5s"},
+         [{"after": f"memory.effective + {seconds}s"} for seconds in (5, 25, 45)]),
+    ],
+)  # fmt: skip
+def test_a_kill_that_is_repeated_is_several_faults(when: Json, times: list[Json]) -> None:
+    many = spec(every="20s", times=3, effect={"ready_at_most": 3, "within": "9s"}, **when).rounds()
+    assert [one.id for one in many] == ["kill", "kill-2", "kill-3"]
+    assert [{key: getattr(one, key) for key in time} for one, time in zip(many, times, strict=True)] == times
+    assert [(one.effect.ready_at_most, one.effect.within) for one in many] == [(3, 9.0), (None, 9.0), (None, 9.0)]
+    assert [one.rounds() for one in many] == [(one,) for one in many], "each is injected once"
+
+
+def test_a_kill_that_is_due_later_draws_anew_where_one_of_its_pods_is_gone(cluster: FakeCluster) -> None:
+    first = FAULT.plan(spec(seed=7), "shop", cluster)
+    assert FAULT.choose(first.undo, cluster) is None, "the plan stands"
+    gone = first.undo["pods"][0]["name"]
+    cluster.drop(Ref("Pod", "shop", gone))
+    cluster.put(pod(7))
+    again = FAULT.choose(first.undo, cluster)
+    assert again is not None
+    living = {one["metadata"]["uid"] for one in cluster.list("Pod", "shop")}
+    assert {one["uid"] for one in again.undo["pods"]} <= living
+    assert (again.pods, again.targets) == (first.pods, first.targets)
+    assert {**again.undo, "pods": None} == {**first.undo, "pods": None}, "what it is compared with stays"
+    assert {change.before for change in again.changes} == {one["uid"] for one in again.undo["pods"]}
+
+
+def test_a_kill_that_is_due_later_wants_as_many_pods_as_were_planned(cluster: FakeCluster) -> None:
+    undo = FAULT.plan(spec(count=5), "shop", cluster).undo
+    cluster.drop(Ref("Pod", "shop", "web-0"))
+    cluster.put(pod(1, deletionTimestamp="2026-01-01T00:00:00Z"))
+    with pytest.raises(Conflict) as caught:
+        FAULT.choose(undo, cluster)
+    assert (caught.value.slug, "5 pods of app=web are to be killed, and 3 live" in caught.value.fact) == (
+        "too-few-pods", True,
+    )  # fmt: skip
+
+
+def test_a_kill_that_is_due_later_proves_nothing_where_few_are_ready_before_it(cluster: FakeCluster) -> None:
+    undo = FAULT.plan(spec(effect={"ready_at_most": 3, "within": "9s"}), "shop", cluster).undo
+    for number in range(2):
+        cluster.put(pod(number, ready=False))
+    with pytest.raises(Conflict) as caught:
+        FAULT.choose(undo, cluster)
+    assert caught.value.slug == "effect-proves-nothing"
+
+
+def test_a_kill_that_is_due_later_never_kills_what_would_not_come_back(cluster: FakeCluster) -> None:
+    undo = FAULT.plan(spec(target=None, labels={"app": "web"}, count=5), "shop", cluster).undo
+    cluster.drop(Ref("Pod", "shop", "web-0"))
+    cluster.put(pod(9, ownerReferences=[]))
+    with pytest.raises(Refused) as caught:
+        FAULT.choose(undo, cluster)
+    assert caught.value.slug == "pod-without-controller"
+
+
 def test_one_pod_that_changed_keeps_none_of_the_others_from_being_killed(cluster: FakeCluster) -> None:
     undo = FAULT.plan(spec(), "shop", cluster).undo
     versions = fence.look(FAULT, undo, cluster)

@@ -53,7 +53,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "operations": [{"op": "replace", "path": "/spec/selector/app", "value": "nobody"}],
     },
     "pod-kill": {
-        "target": "deployment/api", "count": 2, "seed": 7, "grace": "5s",
+        "target": "deployment/api", "count": 2, "seed": 7, "grace": "5s", "every": "20s", "times": 3,
         "effect": {"ready_at_most": 1, "within": "60s"},
     },
     "scale": {
@@ -330,6 +330,12 @@ def edited(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ("pod-kill", {"percent": 0, "count": None}, ("percent",), False,
          "0 is out of bounds; write a number greater than 0"),
         ("pod-kill", {"percent": 50}, (), False, "exactly one of `count` and `percent`"),
+        ("pod-kill", {"times": None}, (), False, "needs both `every` and `times`; write both, or neither"),
+        ("pod-kill", {"times": 1}, ("times",), False, "1 is out of bounds; write a number "),
+        ("pod-kill", {"times": 21}, ("times",), False, "21 is out of bounds; write a number "),
+        ("pod-kill", {"every": "0s"}, ("every",), False,
+         '"0s" is out of bounds; write a number greater than 0'),
+        ("pod-kill", {"id": "a" * 39}, (), False, "the last kill would be called " + "a" * 39 + "-3; shorten `id`"),
         ("scale", {"blast_radius": {"pod": 1}}, ("blast_radius", "pod"), True, "did you mean `pods`?"),
         ("scale", {"kind": "scal"}, ("kind",), False,
          "there is no fault of kind 'scal'; did you mean `scale`?; known: "),
@@ -375,3 +381,21 @@ def test_nonsense_is_refused_at_its_place_when_a_file_is_loaded(tmp_path: Path) 
             "4 pods are killed, and `blast_radius` allows 3; write at most 3, or raise `blast_radius` on purpose",
         )
     ]
+
+
+def test_behind_a_fault_that_is_repeated_every_place_is_still_the_files(tmp_path: Path) -> None:
+    def behind(**changes: Any) -> tuple[Path, str]:
+        data = experiment(edited(fault("pod-kill"), id="kill"))
+        data["faults"].append(edited(fault("scale"), **changes))
+        data["alerts"][0]["of"] = "kill.injected"
+        return written(tmp_path, data)
+
+    for changes, name in (({"id": "kill-3"}, "id"), ({"replicas": []}, "replicas")):
+        path, text = behind(**changes)
+        assert [(where, loc) for where, loc, _ in told(path)] == [
+            (place(text, ("faults", 1, name)), f"faults.1.{name}")
+        ]
+    path, text = behind()
+    loaded = load(path)
+    assert [one.id for one in loaded.experiment.faults] == ["kill", "kill-2", "kill-3", "one"]
+    assert loaded.where("faults", 3, "replicas") == f"{path}:{place(text, ('faults', 1, 'replicas'))}"
