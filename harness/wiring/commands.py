@@ -81,25 +81,34 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
 
 
 def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOutcome:
-    """Undo what dead runs left in the namespace, from the records in the cluster. SIGTERM ends the waiting, never a
-    write: what is not clean by then keeps its record."""
+    """Undo what dead runs left in the namespace, or in each that opted in, from the records in the cluster. SIGTERM
+    ends the waiting, never a write: what is not clean by then keeps its record. What goes wrong in one of several
+    namespaces, such as a run that is alive there, keeps none of the others from being brought back."""
     from harness.adapters.system_clock import SystemClock
 
     clock = SystemClock()
     access = existing_access(settings)
     cluster = connect(settings, access, clock)
     lines: list[str] = []
-    exit_code = ExitCode.MET
+    codes = [ExitCode.MET]
     try:
         with terminable():
-            for namespace in _namespaces(settings, cluster):
-                told_here, clean = _recover_in(settings, cluster, namespace, clock, force=force, progress=progress)
+            namespaces = _namespaces(settings, cluster)
+            for namespace in namespaces:
+                try:
+                    told_here, clean = _recover_in(settings, cluster, namespace, clock, force=force, progress=progress)
+                except DrillError as error:
+                    if len(namespaces) == 1:
+                        raise
+                    told_here, clean = [f"{namespace}: {line}" for line in str(error).splitlines()], True
+                    codes.append(error.exit_code)
                 lines += told_here
                 if not clean:
-                    exit_code = ExitCode.ROLLBACK_INCOMPLETE
+                    codes.append(ExitCode.ROLLBACK_INCOMPLETE)
     finally:
         cluster.close()
-    return RecoverOutcome(list(map(inert_line, lines)), exit_code)
+    worst = ExitCode.ROLLBACK_INCOMPLETE if ExitCode.ROLLBACK_INCOMPLETE in codes else max(codes)
+    return RecoverOutcome(list(map(inert_line, lines)), worst)
 
 
 def _recover_in(
