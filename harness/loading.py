@@ -62,16 +62,10 @@ class _Document:
     def written(self, loc: Loc) -> Loc:
         """A path in the checked experiment, in which a fault that is repeated stands once for each time, as the path
         in the file."""
-        faults = self.data.get("faults") if isinstance(self.data, dict) else None
-        if loc[:1] != ("faults",) or len(loc) == 1 or not isinstance(faults, list):
+        if loc[:1] != ("faults",) or len(loc) == 1:
             return loc
-        index = [index for index, fault in enumerate(faults) for _ in range(_times(fault))]
+        index = [index for index, fault in enumerate(self.data["faults"]) for _ in range(_times(fault))]
         return ("faults", index[int(loc[1])], *loc[2:])
-
-    def at(self, loc: Loc, message: str) -> _Problem:
-        """What is wrong at a path of the checked experiment."""
-        place = self.written(loc)
-        return _Problem(_nearest(self.marks, place), place, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +156,8 @@ def load(path: Path) -> LoadedExperiment:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
     if experiment is not None:
-        document.problems += dict.fromkeys(document.at(*one) for one in nonsense(experiment))
+        found = dict.fromkeys((document.written(loc), message) for loc, message in nonsense(experiment))
+        document.problems += [_Problem(_nearest(document.marks, loc), loc, message) for loc, message in found]
     if experiment is None or document.problems:
         raise _rejected(path, document.problems)
     return LoadedExperiment(experiment, path, document)
@@ -184,9 +179,9 @@ def parse(data: Mapping[str, Any]) -> AnyExperiment:
 
 
 def _times(fault: Any) -> int:
-    """How often a fault of a file is injected."""
-    times = fault.get("times") if isinstance(fault, dict) else None
-    return times if isinstance(times, int) and 1 <= times <= MAX_NODES else 1
+    """How many faults one of a file stands for; that it can be read is known by then."""
+    spec = next(entry.spec for entry in catalog.entries() if entry.fault.kind == fault["kind"])
+    return len(spec.model_validate_json(json.dumps(fault), strict=True, context=WRITTEN).rounds())
 
 
 # From bytes to data
@@ -384,7 +379,9 @@ def _translated(error: ValidationError, document: _Document) -> Iterator[_Proble
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, SelfCheckError):
             for inner, message in cause.problems:
-                yield document.at((*at.loc, *inner), message)
+                # A fault checks itself as the file has it; the experiment sees each of its rounds.
+                loc = (*at.loc, *inner) if at.loc else document.written(inner)
+                yield _Problem(_nearest(document.marks, loc), loc, message)
         elif at.unclear:
             yield _Problem(_nearest(document.marks, at.loc), at.loc, _either(at.unclear))
         elif not at.meant or (detail["type"] == "too_short" and detail["input"]):

@@ -14,6 +14,7 @@ nothing above the adapters names a foreign exception.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -27,6 +28,17 @@ class ExitCode(IntEnum):
     ROLLBACK_INCOMPLETE = 4
     BAD_INPUT = 64
     INTERNAL = 70
+
+
+_WORST_FIRST = (
+    ExitCode.ROLLBACK_INCOMPLETE, ExitCode.INTERNAL, ExitCode.BAD_INPUT, ExitCode.REFUSED, ExitCode.MISSED,
+    ExitCode.UNDECIDED, ExitCode.MET,
+)  # fmt: skip
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """The code that outweighs the others, of which there is at least one."""
+    return min(codes, key=_WORST_FIRST.index)
 
 
 class DrillError(Exception):

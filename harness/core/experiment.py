@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from harness.core.quantity import Duration, Memory, format_duration, parse_duration
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+MOST_NAME = 40
+Name = Annotated[str, StringConstraints(pattern=rf"^[a-z0-9]([a-z0-9-]{{0,{MOST_NAME - 2}}}[a-z0-9])?$")]
 """A DNS-safe short name: it becomes part of object names and of paths."""
 AlertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,80}$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,80}$")]

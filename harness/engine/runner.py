@@ -202,11 +202,15 @@ class Runner:
         """The plan as it is to be carried out, which was made long ago, perhaps; and why it cannot be, because the
         target is not what it was then, or ""."""
         fault, cluster = self._context.faults[plan.kind], self._context.cluster
-        try:
-            again = fault.choose(plan.undo, cluster) if isinstance(fault, Chooses) else None
+        if isinstance(fault, Chooses):
+            try:
+                again = fault.choose(plan.undo, cluster)
+            except DrillError as error:
+                return plan, error.fact  # nothing behind this would stop the old choice
             if again is not None:
                 plan = planned(plan.fault, plan.kind, again)
                 self._recorder.add(plan)
+        try:
             rehearse(fault, plan.undo, cluster)
         except (Conflict, NotFound) as error:
             return plan, error.fact

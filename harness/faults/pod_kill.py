@@ -20,7 +20,7 @@ from pydantic import Field, StringConstraints, model_validator
 from harness.core.clock import Bounds
 from harness.core.errors import BadInput, Refused
 from harness.core.event import Change
-from harness.core.experiment import FaultSpec, Frozen, Loc, WorkloadName, split_object, too_many
+from harness.core.experiment import MOST_NAME, FaultSpec, Frozen, Loc, WorkloadName, split_object, too_many
 from harness.core.pods import pod_state
 from harness.core.quantity import Duration
 from harness.core.snapshot import snapshot
@@ -31,7 +31,6 @@ from harness.ports.kinds import WORKLOADS
 from harness.ports.kinds import workload as address
 
 MOST_TIMES = 20
-MOST_NAME = 40
 _COMES_BACK = frozenset({"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"})
 
 _WORD = "[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"

@@ -105,7 +105,8 @@ class Chooses(Protocol):
 
     def choose(self, undo: UndoRecord, cluster: Cluster) -> Plan | None:
         """The plan anew, among what is there now and to the extent of the first one; None where that one still stands.
-        Only reads. Raises Conflict where there is too little left, or where the effect is there already."""
+        Only reads. Raises Conflict where there is too little left, or where the effect is there already, and Refused
+        where what is there now must not be hit."""
 
 
 @runtime_checkable

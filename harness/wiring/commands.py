@@ -11,7 +11,7 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
 from harness.core.clock import Clock
-from harness.core.errors import BadInput, DrillError, ExitCode, Refused
+from harness.core.errors import BadInput, DrillError, ExitCode, Refused, worst
 from harness.core.event import Action
 from harness.ports.cluster import Cluster, NotFound, Ref
 from harness.ports.progress import Progress
@@ -107,8 +107,7 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
                     codes.append(ExitCode.ROLLBACK_INCOMPLETE)
     finally:
         cluster.close()
-    worst = ExitCode.ROLLBACK_INCOMPLETE if ExitCode.ROLLBACK_INCOMPLETE in codes else max(codes)
-    return RecoverOutcome(list(map(inert_line, lines)), worst)
+    return RecoverOutcome(list(map(inert_line, lines)), worst(codes))
 
 
 def _recover_in(

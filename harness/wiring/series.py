@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.errors import BadInput, DrillError, ExitCode
+from harness.core.errors import BadInput, DrillError, ExitCode, worst
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import ROOT, RunOutcome, SeriesOutcome
 
 if TYPE_CHECKING:
     from harness.report.series import Outcome
 
-_WORST = (
-    ExitCode.ROLLBACK_INCOMPLETE, ExitCode.INTERNAL, ExitCode.BAD_INPUT, ExitCode.REFUSED, ExitCode.MISSED,
-    ExitCode.UNDECIDED, ExitCode.MET,
-)  # fmt: skip
 _WORDS = {
     ExitCode.BAD_INPUT: "BAD INPUT", ExitCode.REFUSED: "REFUSED", ExitCode.ROLLBACK_INCOMPLETE: "NOT BACK",
 }  # fmt: skip
@@ -66,4 +62,4 @@ def run_series(
         if codes[-1] is ExitCode.ROLLBACK_INCOMPLETE or rows[-1].ended == "stopped":
             rows += [Outcome(left, "not run") for left in names[index + 1 :]]
             break
-    return SeriesOutcome(tuple(rows), min(codes, key=_WORST.index), table(rows))
+    return SeriesOutcome(tuple(rows), worst(codes), table(rows))

@@ -15,16 +15,9 @@ from harness.ports.cluster import Ref
 from harness.ports.progress import Silent
 from harness.wiring import commands
 from harness.wiring.settings import Settings
-from tests.fakes.cluster import FakeCluster
+from tests.fakes.cluster import FakeCluster, Shared
 
 ALIVE = "the lock is held by a run that renews it"
-
-
-class Shared(FakeCluster):
-    """A cluster that outlives the command."""
-
-    def close(self) -> None:
-        """The test looks at it afterwards."""
 
 
 def alive(*_: Any) -> None:

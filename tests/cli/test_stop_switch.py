@@ -14,18 +14,11 @@ from harness.engine.sweeper import HEARTBEAT, HOME
 from harness.ports.cluster import Json, Ref
 from harness.wiring import commands
 from harness.wiring.settings import Settings
-from tests.fakes.cluster import FakeCluster
+from tests.fakes.cluster import FakeCluster, Shared
 
 MARKER = Ref("ConfigMap", "drill-system", "drills-allowed")
 BEFORE = {"environment": "staging", "deny": "payments-*"}
 NOW = 1_800_000_000.0
-
-
-class Shared(FakeCluster):
-    """A cluster that outlives each command."""
-
-    def close(self) -> None:
-        """Other commands follow."""
 
 
 @pytest.fixture

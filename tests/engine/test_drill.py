@@ -27,6 +27,7 @@ from harness.core.experiment import Sla
 from harness.core.history import History
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge, judge_sla
+from harness.faults.pod_kill import PodKill
 from harness.ports.cluster import Forbidden, Invalid, OutcomeUnknown, Ref
 from harness.ports.metrics import Series
 from tests.fakes.drill import FAULTS, Drill, experiment_data, fired, set_limit, set_replicas
@@ -506,8 +507,8 @@ def test_a_kill_that_is_repeated_hits_the_pods_that_live_by_then() -> None:
     assert judge(drill.experiment, history).verdict is Verdict.MET
 
 
-def test_a_kill_that_finds_too_few_pods_ends_the_run() -> None:
-    drill = repeated(count=5, blast_radius={"pods": 5})
+def between_kills(drill: Drill, act: Callable[[World], Any]) -> None:
+    """Do something once the first five pods are killed."""
     killed: list[Written] = []
 
     def note(write: Written) -> None:
@@ -515,11 +516,29 @@ def test_a_kill_that_finds_too_few_pods_ends_the_run() -> None:
             killed.append(write)
 
     drill.world.cluster.around = note
-    drill.feed.when(lambda _: len(killed) == 5, lambda world: set_replicas(world, 2))
+    drill.feed.when(lambda _: len(killed) == 5, act)
+
+
+def test_a_kill_that_finds_too_few_pods_ends_the_run() -> None:
+    drill = repeated(count=5, blast_radius={"pods": 5})
+    between_kills(drill, lambda world: set_replicas(world, 2))
     history = drill.run()
     assert [done.outcome for done in history.all(InjectDone)] == ["done", "failed"]
     judgement = judge(drill.experiment, history)
     assert (judgement.verdict, "are to be killed, and 2 live" in judgement.reason) == (Verdict.UNDECIDED, True)
+
+
+def test_a_choice_that_is_refused_is_no_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a pod without a controller that has come meanwhile: the choice of before must not be carried out."""
+
+    def choose(*_: Any) -> None:
+        raise Refused("pod-without-controller", "pod/stray has none", expected="one", remedy="choose others")
+
+    drill = repeated(count=5, blast_radius={"pods": 5})
+    between_kills(drill, lambda _: monkeypatch.setattr(PodKill, "choose", choose))
+    history = drill.run()
+    assert [(done.outcome, done.detail) for done in history.all(InjectDone)][1:] == [("failed", "pod/stray has none")]
+    assert [started.fault for started in history.all(InjectStarted)] == ["memory"]
 
 
 def test_nothing_injected_must_stay_silent_for_the_whole_time() -> None:

@@ -278,10 +278,7 @@ class Machine(RuleBasedStateMachine):
             self.held_up_before_its_fault(what, "ConfigMap" if record else self.breaks)
             return
         if trouble == "stands still":
-            waits = HELD_WITHIN
-            while waits > 0 and self.living and not self.changed():
-                self.pass_time(1)
-                waits -= 1
+            self.pass_until(lambda: not self.living or self.changed(), HELD_WITHIN)
             if self.living and self.changed():
                 self.overtaken_while_it_stood_still()
             return
@@ -292,17 +289,14 @@ class Machine(RuleBasedStateMachine):
         """The write of the fault, or the record before it, is under way for longer than somebody else needs."""
         connection = self.living[0].seat.cluster
         connection.order, connection.only = "hold", kind
-        waits = HELD_WITHIN
-        while waits > 0 and self.living and not connection.held:
-            self.pass_time(1)
-            waits -= 1
+        self.pass_until(lambda: not self.living or connection.held, HELD_WITHIN)
         self.pass_time(DURATION)
         self.start(what)
         other = self.actors[-1]
-        waits = OVERTAKES_WITHIN
-        while waits > 0 and not other.over and (other.drill is None or not other.drill.history.all(InjectDone)):
-            self.pass_time(1)
-            waits -= 1
+        self.pass_until(
+            lambda: other.over or (other.drill is not None and bool(other.drill.history.all(InjectDone))),
+            OVERTAKES_WITHIN,
+        )
         SEEN["held up before its fault"] += connection.held
         connection.held = False
         self.pass_time(5)
@@ -377,6 +371,12 @@ class Machine(RuleBasedStateMachine):
         for _ in range(round(seconds / STEP)):
             self.tick()
 
+    def pass_until(self, what: Callable[[], bool], within: int) -> None:
+        for _ in range(within):
+            if what():
+                return
+            self.pass_time(1)
+
     @rule(data=st.data())
     @precondition(lambda self: self.living)
     def killed(self, data: st.DataObject) -> None:
@@ -407,10 +407,7 @@ class Machine(RuleBasedStateMachine):
         self.start("run")
         other = self.runs[-1].drill
         assert other is not None
-        waits = OVERTAKES_WITHIN
-        while waits > 0 and not other.history.all(InjectDone) and not self.runs[-1].over:
-            self.pass_time(1)
-            waits -= 1
+        self.pass_until(lambda: self.runs[-1].over or bool(other.history.all(InjectDone)), OVERTAKES_WITHIN)
         SEEN["overtaken"] += bool(other.history.open_faults())
         self.frozen = []
         self.pass_time(5)

@@ -690,3 +690,10 @@ def _conflict(fact: str) -> Conflict:
 
 def _invalid(fact: str) -> Invalid:
     return Invalid("invalid", fact, expected="an object that the server accepts", remedy="correct it")
+
+
+class Shared(FakeCluster):
+    """A cluster that outlives each command which connects to it."""
+
+    def close(self) -> None:
+        """Others follow."""

@@ -395,6 +395,10 @@ def test_behind_a_fault_that_is_repeated_every_place_is_still_the_files(tmp_path
         assert [(where, loc) for where, loc, _ in told(path)] == [
             (place(text, ("faults", 1, name)), f"faults.1.{name}")
         ]
+    data = experiment(edited(fault("pod-kill"), id="kill"))
+    data["faults"].append(edited(fault("config"), set={"MODE": 5}))
+    path, text = written(tmp_path, data)
+    assert (place(text, ("faults", 1, "set", "MODE")), "faults.1.set.MODE") in [one[:2] for one in told(path)]
     path, text = behind()
     loaded = load(path)
     assert [one.id for one in loaded.experiment.faults] == ["kill", "kill-2", "kill-3", "one"]
