@@ -31,7 +31,8 @@ from harness.core.event import (
 from harness.core.evidence import held_before, unprovable
 from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, effect_within, moment
 from harness.core.history import History
-from harness.core.milestone import milestones
+from harness.core.milestone import milestones, restarts
+from harness.core.restart import next_pod
 from harness.core.samples import described, samples, trailing
 
 UNDO_FOR = 600.0
@@ -55,14 +56,17 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One thing to do. `fault` is set for inject and undo; `reason` for end."""
+    """One thing to do. `fault` is set for inject and undo; `alert` for both steps of a restart, and the `uid` of the
+    pod for the second; `reason` for end."""
 
-    do: Literal["inject", "undo", "check_clean", "end"]
+    do: Literal["inject", "plan_restart", "restart", "undo", "check_clean", "end"]
     fault: str = ""
     reason: Literal["", "complete", "timeout", "aborted", "stopped", "error"] = ""
+    alert: str = ""
+    uid: str = ""
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.do, self.fault or self.reason) if part)
+        return " ".join(part for part in (self.do, self.fault or self.alert or self.reason) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,25 @@ def decide(experiment: AnyExperiment, profile: Profile, history: History, now: I
             return _wind_down(history, Ending("aborted", f"fault {due.id} would prove nothing: {held}"), now)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
+    restart = _restart(experiment, history, now)
+    if restart is not None:
+        return restart
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
+
+
+def _restart(experiment: AnyExperiment, history: History, now: Instant) -> Decision | None:
+    """The next step of putting a recovery to the test of a restart, where one is due."""
+    proofs = experiment.restart_proofs()
+    outcomes = restarts(experiment, history, milestones(experiment, history)) if proofs else {}
+    for alert, outcome in outcomes.items():
+        last = outcome.last
+        if outcome.untested is not None:
+            why = f"the incident of {alert} looks recovered: see whether that outlasts a restart of {proofs[alert].of}"
+            return Decision((Intent("plan_restart", alert=alert),), why, now)
+        pod = next_pod(history, last, now) if last is not None and last.is_open else None
+        if pod is not None:
+            return Decision((Intent("restart", alert=alert, uid=pod.uid),), f"pod {pod.name} is next", now)
+    return None
 
 
 def _waiting(experiment: AnyExperiment, history: History) -> list[tuple[FaultSpec, Instant | None]]:
@@ -327,4 +349,7 @@ def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str
     if later:
         when = later[0].after or f"{later[0].at:g} s after the checks"
         return f"waiting to inject {later[0].id} ({when})"
+    outcomes = restarts(experiment, history, milestones(experiment, history))
+    if any(attempt.is_open for outcome in outcomes.values() for attempt in outcome.all):
+        return "waiting to see whether the recovery outlasts a restart"
     return "waiting for " + ", ".join(missing[:3])

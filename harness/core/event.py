@@ -75,6 +75,10 @@ class PodState(Fact):
     oom_killed_at: Dated | None = None
     memory_limit: str = ""
     image: str = ""
+    template: str = ""
+    """Which version of its controller's pod template it was made from, as that names it."""
+    leaving: bool = False
+    """Whether it is being deleted: it may finish its work, and gets no more."""
 
 
 class RunStarted(Fact):
@@ -219,6 +223,50 @@ class EffectProved(Fact):
     at: When
     proof: str
     evidence: tuple[int, ...]
+
+
+class RestartPlanned(Fact):
+    """A recovery is about to be put to the test: these pods of a workload will be restarted, one at a time. `detail`
+    says why none can be, where none can."""
+
+    type: Literal["restart.planned"] = "restart.planned"
+    alert: str
+    workload: str
+    selector: str = ""
+    container: str = ""
+    pods: tuple[PodState, ...] = ()
+    ready: int = 0
+    """How many of them were ready."""
+    detail: str = ""
+
+
+class RestartStarted(Fact):
+    """The deletion of one of those pods is about to be sent; its controller makes it anew."""
+
+    type: Literal["restart.started"] = "restart.started"
+    alert: str
+    pod: str
+    uid: str
+
+
+class RestartDone(Fact):
+    """How it ended. `gone` means that the pod was not there any more; what was not done is tried again."""
+
+    type: Literal["restart.done"] = "restart.done"
+    alert: str
+    pod: str
+    uid: str
+    outcome: Literal["done", "gone", "failed", "unknown"]
+    at: When
+    detail: str = ""
+
+
+class RestartSeen(Fact):
+    """All pods of a workload that is restarted, after a change, as the watch told it."""
+
+    type: Literal["restart.seen"] = "restart.seen"
+    workload: str
+    pods: tuple[PodState, ...]
 
 
 class AlertSeen(Fact):
@@ -387,9 +435,9 @@ class RunEnded(Fact):
 
 Event = Annotated[
     RunStarted | PhaseTimed | ClockCompared | CheckDone | AlertingRead | InjectionPlanned | UndoStored | InjectStarted
-    | InjectDone | PodsSeen | ObjectSeen | FaultEnded | EffectProved | AlertSeen | AlertTransition | NotifierSeen
-    | PageReceived | ResponderActed | SignalRead | ChannelChanged | SourceRestarted | StopAsked | Decided | UndoStarted
-    | UndoDone | CleanChecked | RunEnded,
+    | InjectDone | PodsSeen | ObjectSeen | FaultEnded | EffectProved | RestartPlanned | RestartStarted | RestartDone
+    | RestartSeen | AlertSeen | AlertTransition | NotifierSeen | PageReceived | ResponderActed | SignalRead
+    | ChannelChanged | SourceRestarted | StopAsked | Decided | UndoStarted | UndoDone | CleanChecked | RunEnded,
     Field(discriminator="type"),
 ]  # fmt: skip
 

@@ -16,8 +16,8 @@ from typing import Any
 from harness.core.clock import Bounds, Instant
 from harness.core.event import InjectDone, ObjectSeen, PodsSeen, Record
 from harness.core.experiment import FaultSpec, effect_signal, measured_effect
+from harness.core.held import held_since
 from harness.core.history import History
-from harness.core.milestone import held_since
 from harness.core.samples import samples
 
 

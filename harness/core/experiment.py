@@ -83,6 +83,20 @@ class Condition(Frozen):
         return f"{self.query} {bound}"
 
 
+class RestartProof(Frozen):
+    """Whose restart a recovery must outlast: the run restarts its pods, one at a time."""
+
+    of: WorkloadName
+    within: Duration = Field(default=60.0, gt=0)
+    """How long a restarted pod may take to be replaced by a ready one, and the condition to hold behind the last."""
+
+
+class Recovery(Condition):
+    """When an incident is over. With `restart_proof`, only if a restart does not bring it back."""
+
+    restart_proof: RestartProof | None = None
+
+
 class NamedCondition(Condition):
     """A condition that the report calls by a name."""
 
@@ -213,7 +227,7 @@ class ExpectedAlert(Frozen):
     labels: dict[LabelName, str] = {}
     """Labels that it must carry, exactly: on a shared Prometheus other systems may have alerts of that name."""
     mitigated: Condition | None = None
-    recovered: Condition | None = None
+    recovered: Recovery | None = None
     signal: Signal | None = None
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -396,7 +410,7 @@ class Experiment(Frozen, Generic[F_co]):
     """One experiment file. `self_check` has run: every name that is used is declared."""
 
     name: Name
-    title: str
+    title: str = Field(min_length=1)
     why: Why
     namespace: Name
     narrative: str
@@ -408,7 +422,7 @@ class Experiment(Frozen, Generic[F_co]):
     faults: tuple[F_co, ...] = ()
     alerts: tuple[ExpectedAlert, ...] = ()
     mitigated: Condition
-    recovered: Condition
+    recovered: Recovery
     must_hold: tuple[NamedCondition, ...] = ()
     abort: tuple[NamedCondition, ...] = ()
     slas: tuple[Sla, ...] = ()
@@ -631,6 +645,15 @@ class Experiment(Frozen, Generic[F_co]):
             if one.name == alert:
                 found = getattr(self if index == 0 else one, what)
         return found
+
+    def restart_proofs(self) -> dict[str, RestartProof]:
+        """What the recovery of an alert's incident must outlast, by alert, where it must."""
+        goals = {alert.name: self.goal(alert.name, "recovered") for alert in self.alerts}
+        return {
+            alert: goal.restart_proof
+            for alert, goal in goals.items()
+            if isinstance(goal, Recovery) and goal.restart_proof is not None
+        }
 
     def profile(self, name: ProfileName) -> Profile:
         """The profile called `name`. Raises KeyError where the file has none."""

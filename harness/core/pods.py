@@ -7,6 +7,9 @@ from typing import Any
 from harness.core.clock import parse_utc
 from harness.core.event import PodState
 
+_TEMPLATE = ("pod-template-hash", "controller-revision-hash")
+"""The labels by which a Deployment's ReplicaSets and a StatefulSet tell the versions of their template apart."""
+
 
 def pod_state(pod: dict[str, Any], container: str) -> PodState:
     """The state of one pod's `container` (field meanings: Kubernetes API reference, PodStatus v1).
@@ -15,6 +18,7 @@ def pod_state(pod: dict[str, Any], container: str) -> PodState:
     can show, the current and the last termination; the watch sees each as it passes.
     """
     meta, status = pod["metadata"], pod.get("status", {})
+    labels = meta.get("labels") or {}
     found: dict[str, Any] = next((c for c in status.get("containerStatuses", []) if c["name"] == container), {})
     ends = [
         end
@@ -37,4 +41,6 @@ def pod_state(pod: dict[str, Any], container: str) -> PodState:
         oom_killed_at=max(stamps, default=None),
         memory_limit=str(limit),
         image=str(declared.get("image", "")),
+        leaving="deletionTimestamp" in meta,
+        template=next((labels[name] for name in _TEMPLATE if name in labels), ""),
     )

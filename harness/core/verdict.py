@@ -33,6 +33,7 @@ from harness.core.event import (
 )
 from harness.core.evidence import unprovable
 from harness.core.experiment import AnyExperiment, NamedCondition, Sla, goal_signal
+from harness.core.held import may_have_held
 from harness.core.history import History
 from harness.core.milestone import (
     AMBIGUOUS,
@@ -41,12 +42,13 @@ from harness.core.milestone import (
     NO_DATA,
     RECOVERED,
     Milestone,
-    may_have_held,
     milestones,
     operand_signal,
+    restarts,
     zero_of,
 )
 from harness.core.quantity import format_duration
+from harness.core.restart import doubt
 from harness.core.samples import Sampled, described, samples, silence, trailing, watched_until
 
 
@@ -152,8 +154,21 @@ def _not_reached(
         return SlaResult(sla, Verdict.UNDECIDED, None, reason, start)
     why = "the run has not ended" if ended is None else f"the run ended: {ended.detail}"
     duration = Bounds(earliest=watched, latest=float("inf"))
-    reason = f"not reached in the {watched:.1f} s that were watched ({why})"
+    reason = f"not reached in the {watched:.1f} s that were watched ({why})" + _fell(sla.to, history, experiment, found)
     return SlaResult(sla, Verdict.NOT_REACHED, duration, reason, start)
+
+
+def _fell(name: str, history: History, experiment: AnyExperiment | None, found: dict[str, Milestone]) -> str:
+    """What looked like a recovery and did not outlast a restart, as a clause to append."""
+    alert, _, what = name.rpartition(".")
+    if experiment is None or what != RECOVERED:
+        return ""
+    alert = alert or next((one.name for one in experiment.alerts), "")
+    outcome = restarts(experiment, history, found).get(alert)
+    last = None if outcome is None else next((one for one in reversed(outcome.all) if one.fell), None)
+    return (
+        "" if last is None else f"; what looked like it did not outlast a restart of {last.plan.workload}: {last.fell}"
+    )
 
 
 def _unseen(
@@ -182,6 +197,9 @@ def _unseen(
         if firing is None or condition is None:
             return ""
         signal = what if alert == experiment.alerts[0].name else goal_signal(alert, what)
+        outcome = restarts(experiment, history, found).get(alert) if what == RECOVERED else None
+        if outcome is not None:
+            return doubt(history, outcome, signal, condition)
         return may_have_held(history, signal, condition, not_before=firing.at.earliest)
     return _nothing_to_evaluate(name, history, experiment, within, found)
 

@@ -6,7 +6,7 @@ Each raises Refused, or answers with a warning for people. The preflight runs th
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.clock import Instant, parse_utc
@@ -18,6 +18,7 @@ from harness.engine.stopping import HALTED, MARKER, OPT_IN_LABEL
 from harness.engine.sweeper import HEARTBEAT, HOME, REVERTS_WITHIN
 from harness.ports.cluster import Cluster, Json, NotFound, Ref
 from harness.ports.fault import Plan
+from harness.ports.kinds import workload as address
 
 NEVER = ("kube-*", "drill-system")
 """Namespaces that no mark and no opt-in opens: the cluster's own, and the harness'."""
@@ -52,6 +53,12 @@ def own_needs(namespace: str) -> tuple[Need, ...]:
         *(Need(verb, MARKER.kind, MARKER.namespace, MARKER.name) for verb in ("get", "list", "watch")),
         *(Need(verb, "Namespace", "", namespace) for verb in ("get", "list", "watch")),
     )
+
+
+def restart_needs(namespace: str, workload: str) -> tuple[Need, ...]:
+    """What restarting the pods of a workload needs."""
+    target = address(workload, namespace)
+    return Need("get", target.kind, namespace, target.name), Need("delete", "Pod", namespace)
 
 
 def excess(namespace: str) -> tuple[Need, ...]:
@@ -116,14 +123,11 @@ def check_namespace(cluster: Cluster, namespace: str) -> None:
         )
 
 
-def check_denied(marker: Json, namespace: str, plan: Plan | None = None) -> int:
-    """Raise Refused where a deny pattern covers the namespace, or an object that the plan changes; how many patterns
-    there are. An opt-in does not help against them."""
+def check_denied(marker: Json, namespace: str, touched: Sequence[Ref] = ()) -> int:
+    """Raise Refused where a deny pattern covers the namespace, or one of these objects; how many patterns there are.
+    An opt-in does not help against them."""
     patterns = [line.strip() for line in str(marker.get(DENY) or "").splitlines() if line.strip()]
-    touched = [namespace]
-    if plan is not None:
-        touched += [f"{ref.namespace}/{ref.kind.lower()}/{ref.name}" for ref in plan.targets]
-    for target in touched:
+    for target in (namespace, *(f"{ref.namespace}/{ref.kind.lower()}/{ref.name}" for ref in touched)):
         hit = next((one for one in (*NEVER, *patterns) if fnmatch.fnmatchcase(target, one)), None)
         if hit is not None:
             raise Refused(
@@ -135,6 +139,28 @@ def check_denied(marker: Json, namespace: str, plan: Plan | None = None) -> int:
                 else "drill something else; these namespaces are never drilled",
             )
     return len(patterns)
+
+
+def check_overlap(plans: Mapping[str, Plan]) -> None:
+    """Raise BadInput where two faults change the same place of the same object: what one left the other would not know,
+    and it would fail in the middle of the drill. `plans` are by fault, without those that choose anew when due."""
+    taken: dict[tuple[str, str], str] = {}
+    for fault, plan in plans.items():
+        for change in plan.changes:
+            for (where, path), other in taken.items():
+                if where == change.object and other != fault and _nested(path, change.path):
+                    raise BadInput(
+                        "faults-overlap",
+                        f"faults {other} and {fault} both change {change.path or 'all'} of {where}",
+                        expected="faults that each change something of their own",
+                        remedy="let one fault do both, or drill them one after another",
+                    )
+            taken[change.object, change.path] = fault
+
+
+def _nested(one: str, other: str) -> bool:
+    """Whether a place (JSON pointer) is the other, or within it. What is appended to a list has a place of its own."""
+    return (one == other and not one.endswith("/-")) or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def check_permissions(cluster: Cluster, needs: Sequence[Need]) -> int:

@@ -28,7 +28,10 @@ from harness.core.event import (
     ObjectSeen,
     PageReceived,
     PodsSeen,
+    PodState,
     ResponderActed,
+    RestartPlanned,
+    RestartSeen,
     SignalRead,
     SourceRestarted,
 )
@@ -530,13 +533,14 @@ def _hits(matcher: Matcher, value: str) -> bool | None:
 
 
 class PodsTracker:
-    """The present set of a target's pods, from a watch, as one event per change."""
+    """The present set of a workload's pods, from a watch, as one event per change."""
 
-    def __init__(self, fault: str, selector: PodSelector) -> None:
-        self._fault = fault
-        self._container = selector.container
+    def __init__(self, container: str, told_as: Callable[[tuple[PodState, ...]], Event]) -> None:
+        """`container` is the one whose state is told; `told_as` makes the event."""
+        self._container = container
+        self._told_as = told_as
         self._pods: dict[str, dict[str, object]] = {}
-        self._told: PodsSeen | None = None
+        self._told: Event | None = None
 
     def update(self, event: WatchEvent) -> list[Event]:
         """The event to record for a watch event: nothing where no fact changed."""
@@ -548,11 +552,21 @@ class PodsTracker:
             else:
                 self._pods[item["metadata"]["uid"]] = item
         states = sorted((pod_state(pod, self._container) for pod in self._pods.values()), key=lambda p: p.name)
-        seen = PodsSeen(fault=self._fault, pods=tuple(states))
+        seen = self._told_as(tuple(states))
         if seen == self._told:
             return []
         self._told = seen
         return [seen]
+
+
+def pods_of_fault(fault: str, selector: PodSelector) -> PodsTracker:
+    """A tracker of the pods in which a fault's effect shows."""
+    return PodsTracker(selector.container, lambda pods: PodsSeen(fault=fault, pods=pods))
+
+
+def pods_of_restart(plan: RestartPlanned) -> PodsTracker:
+    """A tracker of the pods that are restarted to prove a recovery."""
+    return PodsTracker(plan.container, lambda pods: RestartSeen(workload=plan.workload, pods=pods))
 
 
 class ObjectTracker:

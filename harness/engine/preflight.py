@@ -17,18 +17,19 @@ from harness.core.alerting import floor
 from harness.core.clock import Bounds, Clock, Instant, utc
 from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
-from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec, measured_effect
+from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec, RestartProof, measured_effect
 from harness.core.inbox import POLICY
 from harness.core.promql import ranges
 from harness.core.quantity import format_duration
 from harness.core.sense import of_run
-from harness.engine import guards
+from harness.engine import guards, restarts
 from harness.engine.observe import active_of, covers, fresh_instants, rule_of, state_of
 from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.engine.stopping import OPT_IN_LABEL
 from harness.ports.cluster import Cluster, Identity, Json, Ref
-from harness.ports.fault import Fault, Plan, rehearse
+from harness.ports.fault import Chooses, Fault, Plan, rehearse
+from harness.ports.kinds import workload as address
 from harness.ports.metrics import Metrics, Notifier, Pager, Rule, Series
 
 STEADY_GRACE = 60.0
@@ -170,6 +171,8 @@ class Preflight:
         cluster, namespace = self._peers.cluster, self._experiment.namespace
         with self._check("permissions") as tell:
             needs = [*guards.own_needs(namespace), *self._needs]
+            for proof in self._experiment.restart_proofs().values():
+                needs += guards.restart_needs(namespace, proof.of)
             for spec in self._experiment.faults:
                 for verb, kind, *name in self._faults[spec.kind].verbs(spec):
                     needs.append(guards.Need(verb, kind, namespace, *name))
@@ -362,13 +365,20 @@ class Preflight:
         return loaded
 
     def _plans(self) -> None:
+        known: dict[str, Plan] = {}
         for spec in self._experiment.faults:
             fault = self._faults[spec.kind]
             with self._check(f"plan of {spec.id}") as tell:
                 plan = checked_plan(spec, fault, self._experiment.namespace, self._peers.cluster, self.marker)
+                known |= {} if isinstance(fault, Chooses) else {spec.id: plan}
+                guards.check_overlap(known)
                 tell(f"{plan.summary}; {plan.pods} pods; the server accepts it (dry run)")
                 event: InjectionPlanned = planned(spec.id, spec.kind, plan)
                 self._record(event)
+
+        for alert, proof in self._experiment.restart_proofs().items():
+            with self._check(f"restart behind {alert}") as tell:
+                tell(checked_restart(alert, proof, self._experiment.namespace, self._peers.cluster, self.marker))
 
     def _steady(self, offset: Bounds, scrape: float) -> None:
         for condition in self._experiment.steady_state:
@@ -502,7 +512,7 @@ def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cl
     fault declares, and that the API server would take. Raises what `plan` raises, Refused by a guard, and what the
     dry run answers."""
     plan = fault.plan(spec, namespace, cluster)
-    guards.check_denied(marker, namespace, plan)
+    guards.check_denied(marker, namespace, plan.targets)
     guards.check_owners(cluster, spec, plan)
     if plan.pods > spec.blast_radius.pods or plan.objects > spec.blast_radius.objects:
         raise Refused(
@@ -513,6 +523,13 @@ def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cl
         )
     rehearse(fault, plan.undo, cluster)
     return plan
+
+
+def checked_restart(alert: str, proof: RestartProof, namespace: str, cluster: Cluster, marker: Json) -> str:
+    """What would be restarted to prove a recovery, in words. Raises Refused where that is denied, BadInput where there
+    is nothing to restart."""
+    guards.check_denied(marker, namespace, [address(proof.of, namespace)])
+    return restarts.check(cluster, namespace, alert, proof.of)
 
 
 def _interrupted() -> Refused:

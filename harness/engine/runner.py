@@ -27,6 +27,9 @@ from harness.core.event import (
     ObjectSeen,
     PodsSeen,
     Record,
+    RestartDone,
+    RestartPlanned,
+    RestartStarted,
     RunEnded,
     SignalRead,
     StopAsked,
@@ -37,7 +40,7 @@ from harness.core.event import (
 from harness.core.evidence import evidence
 from harness.core.experiment import AnyExperiment, FaultSpec, Profile, effect_signal
 from harness.core.history import History, entry
-from harness.engine import fence, undo_records
+from harness.engine import fence, restarts, undo_records
 from harness.engine.lease import Lease
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, Json, NotFound
 from harness.ports.fault import Chooses, Fault, Plan, Prepares, ShowsInObject, rehearse
@@ -80,6 +83,8 @@ class Context:
     on_tick: Callable[[Instant], None]
     on_injected: Callable[[str], None]
     """Called with a fault's id just before its write is sent, so that its observers run."""
+    on_restart: Callable[[RestartPlanned], None]
+    """Called with what is about to be restarted, before it is, so that it is watched."""
     lock: Lease
     """Held by this run. Nothing is written to a target unless it was renewed just before."""
 
@@ -162,6 +167,10 @@ class Runner:
         match intent.do:
             case "inject":
                 self._inject(intent.fault)
+            case "plan_restart":
+                self._plan_restart(intent.alert)
+            case "restart":
+                self._restart(intent.alert, intent.uid)
             case "undo":
                 self._undo(intent.fault)
             case "check_clean":
@@ -197,6 +206,24 @@ class Runner:
         self._recorder.add(InjectDone(fault=fault_id, outcome=outcome, at=at, detail=detail, deleted=deleted))
         # Whoever was held up between the renewal and the write learns here that the lock went to somebody else.
         self._holds("observing")
+
+    def _plan_restart(self, alert: str) -> None:
+        context, proof = self._context, self._context.experiment.restart_proofs()[alert]
+        plan = restarts.plan(context.cluster, context.experiment.namespace, alert, proof.of)
+        self._recorder.add(plan)
+        if plan.pods:
+            context.on_restart(plan)
+
+    def _restart(self, alert: str, uid: str) -> None:
+        """Delete a pod that its controller makes anew. There is nothing to undo; the lock is asked for all the same."""
+        if not self._holds("observing"):
+            return
+        plan = next(plan for plan in reversed(self._history.all(RestartPlanned)) if plan.alert == alert)
+        pod = next(pod for pod in plan.pods if pod.uid == uid)
+        before = self._recorder.add(RestartStarted(alert=alert, pod=pod.name, uid=uid)).at
+        outcome, detail = restarts.delete(self._context.cluster, self._context.experiment.namespace, pod)
+        at = Bounds(earliest=before, latest=self._context.clock.now())
+        self._recorder.add(RestartDone(alert=alert, pod=pod.name, uid=uid, outcome=outcome, at=at, detail=detail))
 
     def _rehearsed(self, plan: InjectionPlanned) -> tuple[InjectionPlanned, str]:
         """The plan as it is to be carried out, which was made long ago, perhaps; and why it cannot be, because the

@@ -25,7 +25,7 @@ from harness.core.event import (
 from harness.core.evidence import unprovable
 from harness.core.experiment import AnyExperiment, RootCause
 from harness.core.history import History
-from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone
+from harness.core.milestone import AMBIGUOUS, MITIGATED, Milestone, restarts
 from harness.core.naming import Named, objects_in
 from harness.report.facts import why_not_judged
 from harness.report.values import SEVERITIES, Clean, Finding, GuardRow, Severity, SlaRow
@@ -54,6 +54,7 @@ def findings(
         *_uncounted(history, found),
         *_diagnosis(experiment, history, found),
         *_in_vain(history, found),
+        *_restarts(experiment, history, found),
         *_observers(history),
     ]
     return tuple(sorted(every, key=lambda finding: SEVERITIES.index(finding.severity)))
@@ -314,6 +315,22 @@ def _in_vain(history: History, found: dict[str, Milestone]) -> Iterator[Finding]
         if not any(act.at.earliest <= at for act in looks):
             order = "pods were added before anybody had looked at those that there were: diagnose first, scale second"
             yield Finding("action-out-of-order", "important", "Scaled before looking", order, (first.seq,))
+
+
+def _restarts(experiment: AnyExperiment, history: History, found: dict[str, Milestone]) -> Iterator[Finding]:
+    """Recoveries that did not outlast a restart: what was mended was what ran, and not what is declared."""
+    for alert, outcome in restarts(experiment, history, found).items():
+        for attempt in outcome.all:
+            plan, cited = attempt.plan, (*attempt.recovery.evidence, attempt.record.seq)
+            if attempt.fell:
+                title = f"A fix for {alert} did not outlast a restart of {plan.workload}"
+                yield Finding("fix-did-not-last", "important", title, attempt.fell, cited)
+            elif attempt.void:
+                title = f"A restart of {plan.workload} says nothing of the recovery from {alert}"
+                yield Finding("restart-says-nothing", "minor", title, attempt.void, cited)
+            elif attempt.stood is not None:
+                title = f"The recovery from {alert} outlasted a restart of {plan.workload}"
+                yield Finding("fix-lasts", "note", title, f"{plural(len(plan.pods), 'pod')}, one at a time", cited)
 
 
 def _observers(history: History) -> Iterator[Finding]:

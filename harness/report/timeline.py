@@ -20,6 +20,8 @@ from harness.core.event import (
     PodsSeen,
     Record,
     ResponderActed,
+    RestartDone,
+    RestartPlanned,
     RunEnded,
     RunStarted,
     SourceRestarted,
@@ -30,7 +32,7 @@ from harness.core.event import (
 from harness.core.history import History
 from harness.core.milestone import Milestone
 from harness.report.values import Moment, Who
-from harness.report.wording import undone
+from harness.report.wording import plural, undone
 
 
 def value_text(value: object) -> str:
@@ -214,6 +216,12 @@ def _of_event(record: Record) -> _Entry | None:  # noqa: C901 (one flat match ov
             return _noted(record, f"{failed.fault} injection failed", failed.detail, "API server reply", failed.at)
         case FaultEnded() as over:
             return _noted(record, f"{over.fault} ended by itself", over.detail, "API server, by watch")
+        case RestartPlanned() as restart:
+            pods = f"{plural(len(restart.pods), 'pod')}, one at a time"
+            name = f"restart of {restart.workload} to see whether the recovery outlasts it"
+            return _noted(record, name, restart.detail or pods, "harness")
+        case RestartDone(outcome="failed" | "unknown") as kept:
+            return _noted(record, f"{kept.pod} not restarted yet", kept.detail, "API server reply", kept.at)
         case AlertTransition() as moved:
             return _noted(record, f"{moved.alert} {moved.to}", "", moved.source, moved.at)
         case PageReceived() as page:

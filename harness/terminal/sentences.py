@@ -33,6 +33,10 @@ from harness.core.event import (
     PodsSeen,
     Record,
     ResponderActed,
+    RestartDone,
+    RestartPlanned,
+    RestartSeen,
+    RestartStarted,
     RunEnded,
     RunStarted,
     SignalRead,
@@ -67,6 +71,12 @@ _ACTIONS = {
     "note": "noted",
 }
 _INJECTED = {"done": "is in place", "failed": "could not be injected", "unknown": "was sent, its reply was lost"}
+_RESTARTED = {
+    "done": "is deleted",
+    "gone": "was gone already",
+    "failed": "could not be deleted yet",
+    "unknown": "was to be deleted, the reply was lost",
+}
 _UNDONE = {
     "restored": "is undone",
     "already": "was undone already",
@@ -178,6 +188,8 @@ def sentence(event: Event) -> Told | None:
             return _of_a_fault(event)
         case AlertTransition() | NotifierSeen() | PageReceived() | ResponderActed():
             return _of_the_alert(event)
+        case RestartPlanned() | RestartDone():
+            return _of_a_restart(event)
         case CleanChecked():
             found = "the cluster equals its snapshots"
             return "clean", found if event.clean else f"not yet: {'; '.join(event.differences)}"
@@ -188,7 +200,7 @@ def sentence(event: Event) -> Told | None:
             )
         case PhaseTimed() | ClockCompared() | AlertSeen() | SignalRead() | PodsSeen() | ObjectSeen():
             return None
-        case AlertingRead() | InjectStarted() | UndoStarted():
+        case AlertingRead() | InjectStarted() | UndoStarted() | RestartStarted() | RestartSeen():
             return None  # the check, or the outcome, says it all
         case _ as never:
             assert_never(never)
@@ -263,6 +275,15 @@ def _of_the_alert(event: AlertTransition | NotifierSeen | PageReceived | Respond
             return "page", f"{event.alert} {event.status} reached {event.receiver}"
         case ResponderActed():
             return _act(event)
+
+
+def _of_a_restart(event: RestartPlanned | RestartDone) -> Told:
+    match event:
+        case RestartPlanned():
+            pods = f"{plural(len(event.pods), 'pod')} of {event.workload}, one at a time"
+            return "restart", f"does the recovery outlast it? {pods}" + _after(event.detail)
+        case RestartDone():
+            return "restart", f"{event.pod} {_RESTARTED[event.outcome]}" + _after(event.detail)
 
 
 def _act(event: ResponderActed) -> Told:

@@ -42,7 +42,7 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
     """What a run would change and how it would be undone; changes nothing."""
     from harness import catalog, loading
     from harness.adapters.system_clock import SystemClock
-    from harness.engine.preflight import Preflight, checked_plan
+    from harness.engine.preflight import Preflight, checked_plan, checked_restart
 
     loaded = loading.load(loading.find(experiment, ROOT))
     profile_name = choose_profile(loaded.experiment, profile)
@@ -74,6 +74,9 @@ def plan_drill(settings: Settings, experiment: str, profile: str | None = None) 
                 lines.append(f"    undo  {change.before}, if it still is {change.after} by then")
             lines.append(f"  blast radius: {plan.pods} of at most {spec.blast_radius.pods} pods")
             lines.append("  the API server accepts the change (dry run)")
+        for alert, proof in tuned.restart_proofs().items():
+            told = checked_restart(alert, proof, tuned.namespace, cluster, preflight.marker)
+            lines.append(f"recovery: {told}")
     finally:
         peers.close()
         cluster.close()

@@ -50,6 +50,7 @@ from harness.wiring.settings import (
 if TYPE_CHECKING:
     from harness.adapters.kubernetes import KubeCluster
     from harness.clusters.provider import Access
+    from harness.core.event import RestartPlanned
     from harness.core.view import View
     from harness.engine.lease import Keeper, Lease
     from harness.engine.preflight import Peers, Ready
@@ -237,9 +238,10 @@ class _Session:
             NotifierRound,
             ObjectTracker,
             PagerRound,
-            PodsTracker,
             PrometheusRound,
             ThreadedFeed,
+            pods_of_fault,
+            pods_of_restart,
         )
         from harness.engine.runner import Context, Runner
         from harness.engine.stopping import MARKER, marker_switch, opt_in_switch
@@ -254,13 +256,21 @@ class _Session:
             fault = self._faults[plan.kind]
             selector = fault.pods(plan.undo)
             if selector is not None:
-                pods = PodsTracker(fault_id, selector)
+                pods = pods_of_fault(fault_id, selector)
                 feed.watch(f"pods of {fault_id}", cluster, "Pod", namespace, selector.labels, pods.update)
             if isinstance(fault, ShowsInObject):
                 shown = fault.object(plan.undo)
                 seen = ObjectTracker(fault_id, shown)
                 where = shown.ref.namespace
                 feed.watch(str(shown.ref), cluster, shown.ref.kind, where, "", seen.update, only=shown.ref.name)
+
+        watched: set[str] = set()
+
+        def on_restart(plan: RestartPlanned) -> None:
+            if plan.workload not in watched:
+                watched.add(plan.workload)
+                pods = pods_of_restart(plan)
+                feed.watch(f"pods of {plan.workload}", cluster, "Pod", namespace, plan.selector, pods.update)
 
         context = Context(
             experiment=experiment,
@@ -272,6 +282,7 @@ class _Session:
             faults=self._faults,
             on_tick=self._ticker(recorder.history, on_view),
             on_injected=on_injected,
+            on_restart=on_restart,
             lock=lease,
         )
         offsets = ready.offsets

@@ -186,7 +186,7 @@ def test_a_plan_names_the_cluster_that_it_is_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(commands, "peers_of", lambda *_: Planned())
     monkeypatch.setattr("harness.engine.preflight.Preflight", Planned)
     monkeypatch.setattr("harness.catalog.faults", Planless)
-    first, second, *_ = commands.plan_drill(settings.Settings(), "oom-workers").splitlines()
+    first, second, *_ = commands.plan_drill(settings.Settings(), "scaled-down-workers").splitlines()
     assert first.endswith("in namespace nova-staging, profile smoke")
     assert second == "on local cluster fresh (context fresh)"
 

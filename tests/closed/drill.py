@@ -226,6 +226,7 @@ class Drill:
             lock=self.lease,
             on_tick=lambda _: None,
             on_injected=lambda _: None,
+            on_restart=lambda _: None,
         )
         Runner(context, self.recorder).run()
 

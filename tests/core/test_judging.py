@@ -33,8 +33,9 @@ from harness.core.event import (
     UndoStarted,
 )
 from harness.core.experiment import AnyExperiment, Condition, Experiment, FaultSpec, Sla
+from harness.core.held import held_since, may_have_held
 from harness.core.history import History
-from harness.core.milestone import held_since, may_have_held, milestones, operand_signal
+from harness.core.milestone import milestones, operand_signal
 from harness.core.verdict import Verdict, guard_signal, judge, judge_sla
 
 ALERT = "HighQueueDepth"

@@ -86,7 +86,9 @@ class Page:
 
     def section(self, title: str) -> str:
         """What stands under a heading up to the next heading of any level; "" where there is no such heading."""
-        match = re.search(rf"^#+ +`?{re.escape(title)}`?[^\n]*\n(.*?)(?=^#+ |\Z)", self.text, re.MULTILINE | re.DOTALL)
+        match = re.search(
+            rf"^#+ +`?{re.escape(title)}(?!\w)[^\n]*\n(.*?)(?=^#+ |\Z)", self.text, re.MULTILINE | re.DOTALL
+        )
         return match[1] if match else ""
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from harness.clusters.provider import Access
 from harness.core.event import Event, decode
+from harness.core.history import History
 from harness.core.snapshot import snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,12 @@ class Product:
         folders = [run] if run is not None else sorted(p for p in self.runs.glob("2*") if p.is_dir())
         lines = (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines() if folders else []
         return [decode(line).event for line in lines if line.endswith("}")]
+
+    def history(self) -> History:
+        """The newest run's journal so far."""
+        newest = max(path for path in self.runs.glob("2*") if path.is_dir())
+        lines = (newest / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        return History(decode(line) for line in lines if line.endswith("}"))
 
     def until(self, what: Callable[[], object], process: subprocess.Popen[str], seconds: float = 240.0) -> None:
         """Wait until `what` is true while `process` lives; otherwise fail with what it printed."""

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.core.event import AlertTransition, EffectProved, InjectDone, RunEnded
+from harness.core.event import AlertTransition, EffectProved, InjectDone, RestartPlanned, RunEnded
+from harness.core.milestone import milestones, restarts
+from harness.core.verdict import judge
+from harness.loading import parse
 from tests.e2e.conftest import NAMESPACE, ROOT, Product
 from tests.faults.test_outside import OUTSIDE, installed
 
@@ -73,6 +76,33 @@ recovered: {query: sum(till_open), above: 2}
 slas: [{from: crash.injected, to: crash-3.effective, within: 60s, required: true}]
 runbook: docs/tills.md
 profiles: {smoke: {timeout: 2m, responder: human}}
+"""
+
+
+HIDDEN = """\
+name: hidden-tills
+title: Tills that nobody sees
+why: {probability: medium, tests: [service]}
+namespace: shop
+narrative: Customers wait, and TooFewTills pages whoever is on call.
+facilitator: {root_cause: {object: service/tills, reason: its selector asks for a label that no pod is made with}}
+severity: P2
+signal: {title: Open tills, query: sum(till_open)}
+steady_state: [{name: three tills are open, query: sum(till_open), above: 2}]
+faults:
+  - id: floor
+    kind: patch
+    target: service/tills
+    operations: [{op: add, path: /spec/selector/floor, value: ground}]
+    effect: {query: sum(till_open), below: 2, within: 30s}
+    blast_radius: {pods: 3}
+alerts: [{name: TooFewTills, within: 1m, of: floor.effective}]
+mitigated: {query: sum(till_open), above: 1}
+recovered:
+  {query: sum(till_open), above: 2, for: 5s, restart_proof: {of: deployment/till, within: 15s}}
+slas: [{from: firing, to: recovered, within: 10m, required: true}]
+runbook: docs/tills.md
+profiles: {smoke: {timeout: 4m, responder: human}}
 """
 
 
@@ -175,3 +205,49 @@ def test_pods_are_killed_again_and_again_and_each_time_those_that_came_anew(shop
     assert "clean" in ran.stdout
     left = shop.kubectl("-n", SHOP, "get", "configmaps,leases", "-o", "name")
     assert [line for line in left.splitlines() if "/drill" in line] == []
+
+
+def test_a_fix_of_what_runs_does_not_outlast_a_restart_and_one_of_what_is_declared_does(
+    shop: Product, tmp_path: Path
+) -> None:
+    def hands(*arguments: str) -> str:
+        return shop.kubectl("-n", SHOP, *arguments)
+
+    def planned() -> list[RestartPlanned]:
+        return [event for event in shop.events() if isinstance(event, RestartPlanned)]
+
+    first, *rest = hands("get", "pods", "-l", "app=till", "-o", "name").split()
+    hands("label", first, "floor=ground")  # one till is seen all the same, so that the alert has something to look at
+    experiment = tmp_path / "hidden-tills.yaml"
+    experiment.write_text(HIDDEN)
+    run = shop.start("run", str(experiment), *where(shop), *PEERS)
+    shop.until(
+        lambda: any(isinstance(one, AlertTransition) and one.to == "firing" for one in shop.events()), run, seconds=120
+    )
+    hands("label", *rest, "floor=ground")
+    shop.until(planned, run, seconds=60)
+    begun = shop.history()
+    shop.until(lambda: fell(shop), run, seconds=90)
+    hands("patch", "service", "tills", "--type=json", '-p=[{"op": "remove", "path": "/spec/selector/floor"}]')
+    assert run.wait(timeout=200) == 0, shop.output(run)
+    history = shop.history()
+    before, after = planned()
+    assert {pod.uid for pod in before.pods}.isdisjoint(pod.uid for pod in after.pods), "each was restarted"
+    judged = judge(parse(history.start.experiment).tuned("smoke"), history)
+    recovered = judged.milestones["recovered"]
+    assert recovered.at.earliest > begun.last_at, "what a restart took away again was no recovery"
+    report = json.loads((shop.runs / "latest" / "report.json").read_text(encoding="utf-8"))
+    rules = {finding["rule"]: finding for finding in report["findings"]}
+    assert rules["fix-did-not-last"]["title"] == "A fix for TooFewTills did not outlast a restart of deployment/till"
+    assert "fix-lasts" in rules
+    assert "clean" in shop.output(run)
+    left = hands("get", "configmaps,leases", "-o", "name")
+    assert [line for line in left.splitlines() if "/drill" in line] == []
+
+
+def fell(product: Product) -> bool:
+    """Whether a restart has shown that a fix did not last."""
+    history = product.history()
+    experiment = parse(history.start.experiment).tuned("smoke")
+    known = restarts(experiment, history, milestones(experiment, history))
+    return any(attempt.fell for outcome in known.values() for attempt in outcome.all)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from harness.core.errors import Refused
-from harness.core.event import CheckDone, StopAsked, UndoDone
+from harness.core.errors import BadInput, Refused
+from harness.core.event import Change, CheckDone, StopAsked, UndoDone
 from harness.core.ownership import managers, rivals
 from harness.core.snapshot import snapshot
 from harness.core.verdict import Verdict, judge
@@ -15,6 +16,7 @@ from harness.engine import guards
 from harness.engine.lease import Lease
 from harness.engine.sweeper import HEARTBEAT, HOME
 from harness.ports.cluster import Forbidden, Json, NotFound, Ref
+from harness.ports.fault import Plan
 from tests.fakes.drill import Drill, experiment_data, fired
 from tests.fakes.world import KEYS, NAMESPACE, World
 
@@ -259,3 +261,34 @@ def test_an_undo_that_is_forbidden_gives_the_lock_to_those_who_may() -> None:
     drill.lease.release()
     with pytest.raises(NotFound):
         drill.world.cluster.get(Ref("Lease", NAMESPACE, "drill"))
+
+
+def test_two_faults_may_not_change_the_same_place() -> None:
+    data = experiment_data("scale")
+    again = {**data["faults"][0], "id": "again", "replicas": 1, "at": "5s", "blast_radius": {"pods": 4}}
+    drill = Drill(data={**data, "faults": [data["faults"][0], again]})
+    before = drill.world.deployment
+    with pytest.raises(BadInput) as caught:
+        drill.run()
+    assert (caught.value.slug, drill.world.deployment) == ("faults-overlap", before)
+    assert "faults memory and again both change /spec/replicas of deployment/worker" in caught.value.fact.lower()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlaps"),
+    [
+        ("/data/a", "/data/a", True),
+        ("/data/a", "/data/ab", False),
+        ("/spec", "/spec/replicas", True),
+        ("", "/x", True),
+        ("/env/-", "/env/-", False),
+        ("/env", "/env/-", True),
+    ],
+)
+def test_a_place_within_another_is_the_same(one: str, other: str, *, overlaps: bool) -> None:
+    def plan(path: str) -> Plan:
+        change = Change(object="configmap/x in shop", path=path, before=1, after=2)
+        return Plan(summary="", targets=(), changes=(change,), pods=0, objects=1, undo={})
+
+    with pytest.raises(BadInput) if overlaps else contextlib.nullcontext():
+        guards.check_overlap({"a": plan(one), "b": plan(other)})

@@ -305,6 +305,7 @@ class Drill:
             faults=faults(),
             on_tick=lambda _: None,
             on_injected=on_injected,
+            on_restart=self.feed.watch_restart,
             lock=self.lease,
         )
         self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by="the lock", detail=why))

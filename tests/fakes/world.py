@@ -17,10 +17,19 @@ from typing import Any, Self, TypeVar
 
 from harness.core.clock import Bounds, Instant, utc
 from harness.core.errors import DrillError, Unreachable
-from harness.core.event import Event, StopAsked
+from harness.core.event import Event, RestartPlanned, StopAsked
 from harness.core.inbox import INBOX_LABEL
 from harness.core.quantity import parse_cpu, parse_memory
-from harness.engine.observe import AGE, Channel, InboxTracker, ObjectTracker, PodsTracker, Round
+from harness.engine.observe import (
+    AGE,
+    Channel,
+    InboxTracker,
+    ObjectTracker,
+    PodsTracker,
+    Round,
+    pods_of_fault,
+    pods_of_restart,
+)
 from harness.engine.stopping import Switch
 from harness.ports.cluster import FIELD_MANAGER, Json, NotFound, Ref, WatchEvent
 from harness.ports.fault import ObjectSelector, PodSelector
@@ -360,6 +369,11 @@ class World:
             pod.refused = pod.needs_key and pod.key not in accepted
         self._mirror(now)
         self._sync_status(now)
+
+    def mend_in_place(self) -> None:
+        """What is wrong with the workers is put right in them alone: what is declared stays as it is."""
+        for pod in self._pods.values():
+            pod.ails, pod.killed_at = "", None
 
     def restart(self) -> None:
         """Every worker is replaced, as by `kubectl rollout restart`."""
@@ -702,7 +716,11 @@ class SteppedFeed:
         self._rounds.append((round_, Channel(round_.name, self.put), [0.0]))
 
     def watch_pods(self, fault: str, selector: PodSelector) -> None:
-        self._pods[fault] = PodsTracker(fault, selector)
+        self._pods[fault] = pods_of_fault(fault, selector)
+        self._pods_told = None
+
+    def watch_restart(self, plan: RestartPlanned) -> None:
+        self._pods.setdefault(plan.workload, pods_of_restart(plan))
         self._pods_told = None
 
     def watch_object(self, fault: str, selector: ObjectSelector) -> None:
