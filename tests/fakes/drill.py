@@ -307,7 +307,7 @@ class Drill:
             on_injected=on_injected,
             lock=self.lease,
         )
-        self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by="the lock", detail=why))
+        self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by=self.keeper.lost_by, detail=why))
         Runner(context, self.recorder).run()
 
     def _sweep_inbox(self) -> None:
