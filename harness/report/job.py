@@ -61,7 +61,7 @@ def job_summary(job: Job) -> str:
         f"**{word(job)}** (exit code {number}). {told}. {escape(job.cluster)}",
         markdown([run.row for run in job.runs]),
         *(["## What failed", *("\n\n".join(_failed(run, job.folder)) for run in failed)] if failed else ()),
-        f"## The same again\n\nIn a checkout: {code(job.command)}",
+        f"## The same again\n\nIn a checkout: {code(job.command)}\n\nThe runs and their reports: {code(job.folder)}",
         "## Wall time by phase\n\n| phase | took |\n| --- | --- |\n"
         + "\n".join(f"| {escape(name)} | {span(spent)} |" for name, spent in job.phases.items())
         + f"\n| **total** | {span(job.seconds)} |",
