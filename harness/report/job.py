@@ -79,8 +79,8 @@ def _failed(run: Run, folder: str) -> Iterator[str]:
     elif row.why:
         yield escape(row.why)
     if run.report is not None:
-        yield "\n".join(_reasons(run.report, row))
-        yield f"Evidence: {code(f'{folder}/{row.run_id}/report.md')}, where the events are listed by these numbers."
+        yield "\n".join(_reasons(run.report, row)).strip()
+        yield f"Evidence: {code(f'{folder}/{row.run_id}/report.md')}, where the events are listed by their numbers."
 
 
 def _error(error: DrillError) -> Iterator[str]:
@@ -90,9 +90,10 @@ def _error(error: DrillError) -> Iterator[str]:
 
 
 def _reasons(report: Report, row: Outcome) -> Iterator[str]:
-    yield f"{escape(report.headline.sentence)}\n"
-    if row.verdict == ENVIRONMENT:
+    if row.verdict == ENVIRONMENT:  # its reason stands above, and the rest is its consequence
+        yield "What it had seen by then, and what was put back, is in its report."
         return
+    yield f"{escape(report.headline.sentence)}\n"
     for promise in (*report.slas, *report.alerts):
         if promise.required and promise.verdict != "MET" and not promise.cut_short:
             yield f"- {_promise(promise)}{_cited(promise.evidence)}"
