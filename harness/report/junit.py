@@ -64,16 +64,16 @@ def _document(suites: Sequence[ET.Element]) -> bytes:
 
 
 def _unjudged(run: Run) -> ET.Element:
-    row, name = run.row, clean(run.row.experiment)
+    row, name, word = run.row, clean(run.row.experiment), clean(run.row.verdict)
     why = row.why if run.error is None else f"{run.error.fact} ({run.error.slug}); {run.error.remedy}"
     suite = ET.Element("testsuite", name=f"drill {name}")
-    _properties(suite, [("verdict", row.verdict), *([("run_id", row.run_id)] if row.run_id else ())])
+    _properties(suite, [("verdict", word), *([("run_id", clean(row.run_id))] if row.run_id else ())])
     case = ET.SubElement(suite, "testcase", classname=f"{name}.run", name="is judged")
-    message = inert(f"{row.verdict}: {why}" if why else row.verdict)
+    message = inert(f"{word}: {why}" if why else word)
     if row.verdict == NOT_RUN:
         ET.SubElement(case, "skipped", message=message)
     else:
-        ET.SubElement(case, "error", message=message, type=row.verdict)
+        ET.SubElement(case, "error", message=message, type=word)
     _counted(suite)
     return suite
 

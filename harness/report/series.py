@@ -105,7 +105,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     for one in outcomes:
         for index, incident in enumerate(one.incidents or (Incident(""),)):
             name = code(one.experiment) if index == 0 else f"… {escape(incident.name)}"
-            verdict = f"{one.verdict}: {escape(one.why)}" if one.why else one.verdict
+            verdict = escape(f"{one.verdict}: {one.why}" if one.why else one.verdict)
             ends = (verdict, _word(clean=one.clean)) if index == 0 else ("", "")
             lines.append("| " + " | ".join((name, *_times(incident), *ends)) + " |")
     return "\n".join(lines)

@@ -232,20 +232,23 @@ class _Smoke:
 
     def _gone(self, command: str) -> DrillError | None:
         """Why the cluster is not gone; None where it is."""
+        fact, failure = "", None
         try:
             self.provider.down(self.progress)
-            state = self.provider.status()
         except DrillError as error:
-            return error
+            failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody must learn that the cluster is still there
             fact = f"{type(error).__name__}: {error}"
-        else:
-            if state.state == "down":
-                return None
-            fact = f"it is {state.state} ({state.detail})"
-        return Internal(
+        try:
+            state = self.provider.status()
+        except DrillError as error:
+            return failure or error
+        if state.state == "down":  # also where nothing could ever be made, say because there is no Docker
+            return None
+        return failure or Internal(
             "cluster-remains",
-            f"the {self.place} cluster {self.settings.name} was not taken away: {fact}",
+            f"the {self.place} cluster {self.settings.name} was not taken away: "
+            + (fact or f"it is {state.state} ({state.detail})"),
             expected="nothing of it left on this machine",
             remedy=f"see what holds it, then run `{command}`",
         )

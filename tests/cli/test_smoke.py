@@ -312,6 +312,19 @@ def test_a_cluster_that_says_it_went_and_is_still_there_is_not_believed(job: Job
     assert "it is up" in job.told[0].fact
 
 
+def test_where_nothing_could_be_made_nothing_is_left(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = BadInput("no-docker", "there is no docker", expected="docker", remedy="install it")
+
+    def refuse(progress: Progress) -> Access:
+        raise docker
+
+    monkeypatch.setattr(job.cloud, "up", refuse)
+    job.cloud.down_fails = docker
+    done = job.run("noop")
+    assert [row.experiment for row in done.rows] == ["cluster up", "noop"]
+    assert (job.told, done.exit_code) == ([docker], ExitCode.BAD_INPUT)
+
+
 def test_an_incomplete_rollback_goes_before_all_verdicts(job: Job) -> None:
     job.acts = {"noop": RollbackIncomplete("rollback-incomplete", "not back", expected="clean", remedy="recover")}
     done = job.run("noop", "oom-workers")
