@@ -183,6 +183,8 @@ class _Smoke:
         spent = Phases()
         try:
             set_up(self.settings, PROFILE, setup=True, progress=self.progress, phases=spent)
+        except Internal:
+            raise  # a mistake of ours is nobody else's doing
         except DrillError as error:
             self._environment(_STAGING if _STAGING in spent.seconds else _UP, error)
             return False
@@ -254,6 +256,8 @@ class _Smoke:
         )
 
     def _kept(self) -> str:
+        if self.provider.status().state == "down":
+            return f"There is no {self.place} cluster {self.settings.name} to keep."
         command = _take_away(self.place, self.settings.name)
         return f"The {self.place} cluster {self.settings.name} was kept; `{command}` takes it away."
 

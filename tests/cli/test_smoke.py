@@ -247,6 +247,14 @@ def test_on_a_cluster_that_is_kept_what_is_not_back_goes_before_all_and_ends_the
     assert "`drill cluster down --cluster local --name one`" in done.fate
 
 
+def test_what_never_came_up_is_not_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(progress: Progress) -> Access:
+        raise UNFIT
+
+    monkeypatch.setattr(job.cloud, "up", refuse)
+    assert job.run("noop", keep=True).fate == "There is no local cluster one to keep."
+
+
 def test_a_miss_weighs_more_than_the_environment(job: Job) -> None:
     job.acts = {"noop": nobody, "oom-workers": lost}
     done = job.run("noop", "oom-workers")
@@ -356,6 +364,18 @@ def test_whatever_is_raised_the_cluster_goes_and_the_files_are_written(
     word = "INTERRUPTED" if isinstance(error, KeyboardInterrupt) else "INTERNAL ERROR"
     assert f"# Drill smoke: {word}" in job.file("summary.md")
     assert "skipped" in job.file("junit.xml")
+
+
+def test_a_mistake_of_ours_is_not_the_environments(job: Job) -> None:
+    mistake = Internal("reply", "not JSON", expected="JSON", remedy="report it")
+    job.acts = {"noop": mistake}
+    done = job.run("noop", "oom-workers")
+    assert [row.verdict for row in done.rows] == ["ERROR", "MET"]
+    assert (done.exit_code, done.word) == (ExitCode.INTERNAL, "INTERNAL ERROR")
+    job.cloud.staging_fails = mistake
+    with pytest.raises(Internal):
+        job.run("noop")
+    assert job.cloud.made == {}
 
 
 def test_sigterm_outside_a_drill_interrupts_and_the_cluster_goes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
