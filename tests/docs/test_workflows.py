@@ -170,9 +170,9 @@ def test_results_are_kept_and_the_junit_is_shown_whatever_happened() -> None:
     assert shown["report_paths"] == "${{ env.RESULTS }}/junit.xml"
     kept = gitlab()["artifacts"]
     assert kept["when"] == "always"
-    assert kept["paths"] == ["$RESULTS"]
-    assert kept["reports"]["junit"] == "$RESULTS/junit.xml"
-    assert variables(GITLAB)["RESULTS"] == folder
+    assert any(f"--results {folder}" in line for line in scripts(GITLAB))
+    assert kept["paths"] == [folder]
+    assert kept["reports"]["junit"] == f"{folder}/junit.xml"
 
 
 def test_the_page_names_both_files_and_every_exit_code() -> None:
