@@ -19,12 +19,14 @@ from harness.wiring.judging import judge_run
 from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
 from harness.wiring.settings import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport, version
+from harness.wiring.smoke import SmokeOutcome, run_smoke
 
 __all__ = [
     "RecoverOutcome",
     "RunOutcome",
     "SeriesOutcome",
     "Settings",
+    "SmokeOutcome",
     "StatusReport",
     "cluster_down",
     "cluster_status",
@@ -37,6 +39,7 @@ __all__ = [
     "resume",
     "run_drill",
     "run_series",
+    "run_smoke",
     "status",
     "sweep",
     "version",
