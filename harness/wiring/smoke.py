@@ -42,7 +42,7 @@ _DOWN = "cluster down"
 _EXPECTED = {_UP: 10.0, _STAGING: 22.0, _DOWN: 3.0}
 """Seconds, measured on two cores with everything cached."""
 _CHECKS = 5.0
-_INCIDENT = 50.0
+_INCIDENT = 60.0
 """Seconds from an injection until all is back, at the pace of the smoke profile."""
 
 

@@ -179,7 +179,7 @@ def test_all_is_met_told_by_phase_and_gone(job: Job) -> None:
     assert list(done.phases) == ["cluster up", "staging system", "drill noop", "drill oom-workers", "cluster down"]
     assert 0 < sum(done.phases.values()) <= done.seconds
     assert done.table.splitlines()[1].split()[0] == "noop"
-    assert re.search(r"smoke: noop, oom-workers on local cluster one, .*; about 2 min 5 s, and", job.said[0])
+    assert re.search(r"smoke: noop, oom-workers on local cluster one, .*; about 2 min 15 s, and", job.said[0])
     suites = job.suites()
     assert list(suites) == ["noop", "oom-workers"]
     assert all(suite.get("failures") == suite.get("errors") == "0" for suite in suites.values())

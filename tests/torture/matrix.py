@@ -118,6 +118,19 @@ class Pace:
         return f"{self.done} of {about}{self.total:.0f}, about {span(self.left(seconds), 0)} left"
 
 
+@contextmanager
+def journals(folder: Path, say: Callable[[str], None]) -> Iterator[list[bool]]:
+    """Remove the folder of the journals where the block says that all went well; else say where it is."""
+    said: list[bool] = []
+    try:
+        yield said
+    finally:
+        if said and all(said):
+            shutil.rmtree(folder)
+        else:
+            say(f"the journals are kept in {folder}")
+
+
 @dataclass
 class Torture:
     """The matrix over one cluster. `say` gets a sentence after each trial, and `keep` its result; so many rows
@@ -152,7 +165,7 @@ class Torture:
                 return self._all(target, tasks, rooms)
 
         self._pace, self._began = Pace(len(targets)), time.monotonic()
-        with self._journals() as all_well:
+        with journals(self.folder, self.say) as all_well:
             try:
                 with ThreadPoolExecutor(self.abreast) as pool:
                     done = [result for results in pool.map(one, targets) for result in results]
@@ -160,18 +173,6 @@ class Torture:
                 self._wait_all_gone()
             all_well += [not any(map(is_bad, done))]
         return done
-
-    @contextmanager
-    def _journals(self) -> Iterator[list[bool]]:
-        """Remove the folder of the journals where the block says that all went well; else say where it is."""
-        said: list[bool] = []
-        try:
-            yield said
-        finally:
-            if said and all(said):
-                shutil.rmtree(self.folder)
-            else:
-                self.say(f"the journals are kept in {self.folder}")
 
     def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
         def one(task: tuple[Point, Rescuer]) -> Result:
@@ -369,7 +370,7 @@ class Torture:
     def hold_up(self, target: Row, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
         undone; then let it go on, or be killed as soon as that write has its answer."""
-        with self._journals() as all_well:
+        with journals(self.folder, self.say) as all_well:
             try:
                 held = self._held_up(target, killed=killed)
             finally:

@@ -1,10 +1,12 @@
-"""How long the matrix will still take is told from what it has done."""
+"""How long the matrix will still take is told from what it has done; what it leaves on disk, from how it ended."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.torture.matrix import Pace
+from tests.torture.matrix import Pace, journals
 
 
 def test_rows_to_come_are_taken_for_what_the_known_ones_hold() -> None:
@@ -21,3 +23,19 @@ def test_once_all_rows_have_begun_it_is_known() -> None:
 
 def test_more_than_was_expected_is_no_time_in_the_past() -> None:
     assert Pace(rows=1, planned=[3], done=4).left(8.0) == 0.0
+
+
+@pytest.mark.parametrize("said", [[], [False], [True], [True, False]])
+def test_journals_go_only_where_all_is_known_to_be_well(tmp_path: Path, said: list[bool]) -> None:
+    folder, heard = tmp_path / "journals", list[str]()
+    folder.mkdir()
+    with journals(folder, heard.append) as all_well:
+        all_well.extend(said)
+    assert folder.exists() == (said != [True])
+    assert (str(folder) in "".join(heard)) == folder.exists()
+
+
+def test_what_broke_off_keeps_its_journals(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), journals(tmp_path, lambda _: None):
+        raise KeyboardInterrupt
+    assert tmp_path.exists()
