@@ -426,7 +426,10 @@ class KindCluster:
 
 
 def _words(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip() or done.stdout.strip())[-2000:]
+    """What a tool gave as the reason. kind says first what it was doing all the while."""
+    said = done.stderr.strip() or done.stdout.strip()
+    _, error, reason = said.rpartition("ERROR: ")
+    return (reason if error else said)[-2000:]
 
 
 def _known(words: str) -> _Known | None:

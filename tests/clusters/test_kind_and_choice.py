@@ -188,6 +188,13 @@ def test_what_kind_says_becomes_a_remedy(tmp_path: Path, words: str, slug: str) 
     assert words in caught.value.fact
 
 
+def test_of_what_kind_says_the_reason_is_quoted(tmp_path: Path) -> None:
+    said = "Creating cluster ...\n ✗ Preparing nodes\nERROR: failed to create cluster: because"
+    with pytest.raises(Unreachable) as caught:
+        FakeTools({"kind create cluster": (1, said)}).cluster(tmp_path).up(Silent())
+    assert caught.value.fact.endswith("ended with exit code 1: failed to create cluster: because")
+
+
 def test_no_name_leads_out_of_the_state_folder(tmp_path: Path) -> None:
     for name in ("..", "../x", "", "A", "x" * 51):
         with pytest.raises(BadInput, match="cannot name a kind cluster"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -143,10 +145,13 @@ def test_every_lack_is_told_with_its_remedy(desk: Desk) -> None:
         assert said["exit_code"] in {3, 64}
 
     refused("docker-silent", "start Docker", DOCKER_HOST=f"unix://{desk.folder}/nobody.sock")
-    # Somebody who may read everything, as this folder belongs to root, and may use no socket of root's.
+    # Somebody who may read everything, as the checkout may lie in root's home, and may use no socket of root's.
     reader = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     stranger = ("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reader)
-    refused("docker-denied", "usermod -aG docker", before=stranger)
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        shutil.copy(desk.bin / "docker", open_to_all)
+        refused("docker-denied", "usermod -aG docker", before=stranger, PATH=open_to_all)
     (desk.bin / "docker").rename(desk.folder / "docker")
     refused("no-docker", "install Docker")
     (desk.folder / "docker").rename(desk.bin / "docker")
