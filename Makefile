@@ -12,11 +12,11 @@ export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help drill drills smoke test check e2e torture peers down clean lock runtime dev
+.PHONY: help drill drills smoke test test-kind check e2e torture peers down clean lock runtime dev
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  %-9s %s\n", $$1, $$2}'
 	@echo
 	@echo "  make drill EXP=oom-workers [PROFILE=smoke|gameday] [RESPONDER=autopilot|human]"
 	@echo "             [DRILL_CLUSTER=auto|local|kind|context] [CONTEXT=name] [ARGS='further options']"
@@ -34,7 +34,7 @@ smoke: runtime ## What CI runs: a cluster of its own, a few drills or those of E
 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh
-	$(VENV)/python -m pytest -m "not cluster" $(BESIDE) 2
+	$(VENV)/python -m pytest -m "not cluster and not kind" $(BESIDE) 2
 	$(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12
 	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 3
 
@@ -50,6 +50,10 @@ torture: dev ## Kill the harness at every step on the local cluster, and see tha
 
 e2e: dev ## Only the tests on a real cluster
 	$(VENV)/python -m pytest -m "cluster and not peers" -v
+
+test-kind: dev ## Only the tests through the real kind tool, on a Docker engine of their own
+	@tools/test-packages.sh
+	$(VENV)/python -m pytest -m kind --durations=8
 
 peers: dev ## Compare with Chaos Toolkit on the real cluster; renews benchmarks/peers.json
 	DRILL_PEERS_FIGURES=benchmarks/peers.json $(VENV)/python -m pytest -m peers -q

@@ -35,10 +35,14 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cluster tests last, whatever the random order of the others, and with time enough."""
-    for item in items:
-        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+
+    def on_a_cluster(item: pytest.Item) -> bool:
+        return any(item.get_closest_marker(mark) for mark in ("cluster", "kind"))
+
+    for item in filter(on_a_cluster, items):
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(CLUSTER_TIMEOUT, func_only=False))
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+    items.sort(key=on_a_cluster)
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def _where(command: C) -> C:
     """Options that say which cluster."""
     options = (
         click.option(
-            "--cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto", show_default=True, show_envvar=True,
+            "--cluster", "--provider", "cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto",
+            show_default=True, show_envvar=True,
             help="Where to drill; auto: a named context, else a local cluster that is there, else kind where Docker "
             "answers, else local.",
         ),

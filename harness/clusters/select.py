@@ -45,7 +45,7 @@ def choose(
         )
     if context is not None:
         return ExistingCluster(context, kubeconfig)
+    if provider == "kind":  # whose names may be longer than a local cluster's
+        return KindCluster(name)
     local = LocalCluster(name)
-    if provider == "local" or (provider == "auto" and (local.exists or not kind_usable())):
-        return local
-    return KindCluster(name)
+    return local if provider == "local" or local.exists or not kind_usable() else KindCluster(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -138,6 +140,12 @@ def test_flags_reach_the_wiring(stub: Stub) -> None:
         cluster="kind", context="c", kubeconfig=Path("k"), name="other", runs=Path("elsewhere"), prometheus="http://p",
         alertmanager="http://a", pager="none", output="json",
     )  # fmt: skip
+
+
+def test_where_to_drill_has_two_names(stub: Stub) -> None:
+    for name in ("--cluster", "--provider"):
+        assert main(["run", "x", name, "kind"]) == 0
+        assert settings_of(stub).cluster == "kind"
 
 
 def test_the_environment_fills_in_and_flags_win(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +329,17 @@ def test_an_error_of_ours_is_one_line_and_a_file(
     assert crash.name in err
     assert "Traceback" not in err
     assert "in run_drill" in crash.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_the_machines_and_not_ours(stub: Stub, capsys: pytest.CaptureFixture[str], number: int) -> None:
+    stub.error = OSError(number, os.strerror(number), "/cache/image.tar")
+    assert main(["run", "x", "--output", "json"]) == ExitCode.BAD_INPUT
+    told = json.loads(capsys.readouterr().err)
+    assert told["error"] == "disk-full"
+    assert "/cache/image.tar" in told["fact"]
+    stub.error = OSError(errno.EIO, os.strerror(errno.EIO), "/cache/image.tar")
+    assert main(["run", "x"]) == ExitCode.INTERNAL
 
 
 def test_where_no_file_can_be_written_the_traceback_is_shown(

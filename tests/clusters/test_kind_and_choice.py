@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +12,19 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import KIND_VERSION, KindCluster
+from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.oci import write_archive
 from harness.clusters.select import choose
 from harness.core.errors import BadInput, Refused, Unreachable
 from harness.ports.progress import Silent
+
+BORN = 1_700_000_000.0
+NODE = {
+    "docker inspect": (0, "abc 2023-11-14T22:13:22.123456789Z"),
+    "docker ps": (0, "demo-control-plane running\n"),
+}
+"""What Docker says of a node that came to be two seconds after `BORN`, unless a test says otherwise."""
 
 
 class FakeTools:
@@ -24,7 +33,8 @@ class FakeTools:
     def __init__(
         self, answers: dict[str, tuple[int, str]] | None = None, *, present: Sequence[str] = ("docker", "kind")
     ):
-        self.answers = {"kind version": (0, f"kind {KIND_VERSION} go1.25 linux/amd64")} | (answers or {})
+        pinned = (0, f"kind {KIND_VERSION} go1.25 linux/amd64")
+        self.answers = {"kind version": pinned} | NODE | (answers or {})
         self.present = present
         self.calls: list[tuple[list[str], str | None]] = []
 
@@ -34,13 +44,17 @@ class FakeTools:
         code, out = next((answer for start, answer in self.answers.items() if line.startswith(start)), (0, ""))
         if code == 0 and line.startswith("kind export kubeconfig"):
             Path(argv[-1]).write_text("{}")
-        return subprocess.CompletedProcess(list(argv), code, out, "it says no" if code else "")
+        if code == 0 and line.startswith("docker cp"):
+            Path(argv[-1]).write_text("kubectl")
+        if code == 0 and line.startswith("kind create cluster"):
+            self.answers["kind get clusters"] = (0, argv[4])
+        return subprocess.CompletedProcess(list(argv), code, "" if code else out, (out or "it says no") if code else "")
 
     def find(self, name: str) -> str | None:
         return f"/usr/bin/{name}" if name in self.present else None
 
     def cluster(self, folder: Path) -> KindCluster:
-        return KindCluster("demo", run=self.run, find=self.find, state_folder=folder)
+        return KindCluster("demo", run=self.run, find=self.find, state_folder=folder, now=lambda: BORN)
 
     def lines(self, start: str) -> list[str]:
         return [" ".join(argv) for argv, _ in self.calls if " ".join(argv).startswith(start)]
@@ -51,6 +65,16 @@ class FakeTools:
     [
         (FakeTools(present=()), "no-docker"),
         (FakeTools({"docker version": (1, "")}), "docker-silent"),
+        (
+            FakeTools({"docker version": (1, "Cannot connect to the Docker daemon at unix:///x. Is it running?")}),
+            "docker-silent",
+        ),
+        (
+            FakeTools(
+                {"docker version": (1, "permission denied while trying to connect to the docker API at unix:///x")}
+            ),
+            "docker-denied",
+        ),
         (FakeTools(present=("docker",)), "no-kind"),
     ],
 )
@@ -62,14 +86,16 @@ def test_what_is_missing_is_named_before_anything_happens(tmp_path: Path, tools:
     assert tools.cluster(tmp_path).status().state == "down"
 
 
-def test_up_creates_exports_and_marks(tmp_path: Path) -> None:
+def test_up_creates_exports_and_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
     tools = FakeTools()
     access = tools.cluster(tmp_path).up(Silent())
     assert access.context == "kind-demo"
     assert access.kubeconfig.stat().st_mode & 0o777 == 0o600
     create = next(call for call in tools.calls if call[0][:3] == ["kind", "create", "cluster"])
     assert create[0][3:5] == ["--name", "demo"]
-    assert "extraPortMappings" not in (create[1] or "")
+    assert json.loads(create[1] or "")["nodes"] == [{"role": "control-plane", "image": NODE_IMAGE}]
+    assert re.fullmatch(r"kindest/node:v1\.34\.\d+@sha256:[0-9a-f]{64}", NODE_IMAGE)
     applied = next(call for call in tools.calls if "apply" in call[0])
     assert [item["metadata"]["name"] for item in json.loads(applied[1] or "")["items"]] == [
         "drill-system",
@@ -83,6 +109,105 @@ def test_up_leaves_a_cluster_that_is_there(tmp_path: Path) -> None:
     tools.cluster(tmp_path).up(Silent())
     assert not tools.lines("kind create")
     assert tools.cluster(tmp_path).status().state == "up"
+    with pytest.raises(Refused) as caught:
+        tools.cluster(tmp_path).down(Silent())
+    assert caught.value.slug == "not-our-cluster"
+    assert not tools.lines("kind delete")
+
+
+def test_another_kind_makes_no_cluster_and_takes_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
+    older = {"kind version": (0, "kind v0.20.0 go1.20.4 linux/amd64")}
+    with pytest.raises(BadInput) as caught:
+        FakeTools(dict(older)).cluster(tmp_path).up(Silent())
+    assert caught.value.slug == "kind-version"
+    FakeTools(older | {"kind get clusters": (0, "demo")}).cluster(tmp_path).up(Silent())
+    monkeypatch.setenv(IMAGE_VARIABLE, "mirror/node:1")
+    tools = FakeTools(dict(older))
+    tools.cluster(tmp_path / "named").up(Silent())
+    create = next(stdin for argv, stdin in tools.calls if argv[:3] == ["kind", "create", "cluster"])
+    assert json.loads(create or "")["nodes"][0]["image"] == "mirror/node:1"
+
+
+def test_the_mark_that_a_cluster_bears_is_left_as_it_is(tmp_path: Path) -> None:
+    ask = "docker exec --interactive demo-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf get configmap"
+    there = {"kind get clusters": (0, "demo")}
+    live = FakeTools(there | {ask: (0, json.dumps({"data": {"environment": "production"}}))})
+    with pytest.raises(Refused) as caught:
+        live.cluster(tmp_path).up(Silent())
+    assert caught.value.slug == "cluster-not-staging"
+    halted = FakeTools(there | {ask: (0, json.dumps({"data": {"environment": "staging", "halted": "true"}}))})
+    halted.cluster(tmp_path).up(Silent())
+    for tools in (live, halted):
+        assert not [argv for argv, _ in tools.calls if "apply" in argv]
+
+
+def test_what_an_interrupted_creation_left_is_made_anew(tmp_path: Path) -> None:
+    def killed(argv: Sequence[str], seconds: float, stdin: str | None) -> subprocess.CompletedProcess[str]:
+        if argv[:3] == ["kind", "create", "cluster"]:
+            raise KeyboardInterrupt
+        return FakeTools().run(argv, seconds, stdin)
+
+    cluster = KindCluster("demo", run=killed, find=FakeTools().find, state_folder=tmp_path, now=lambda: BORN)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.up(Silent())
+    late = FakeTools({"kind get clusters": (0, "demo"), "docker inspect": (0, "def 2023-11-15T22:13:22Z")})
+    late.cluster(tmp_path).up(Silent())
+    assert not late.lines("kind delete"), "that one was made a day later, by somebody else"
+    left = FakeTools({"kind get clusters": (0, "demo")})
+    left.cluster(tmp_path).up(Silent())
+    assert left.lines("kind delete")
+    assert left.lines("kind create")
+    left.cluster(tmp_path).down(Silent())
+    assert len(left.lines("kind delete")) == 2
+
+
+def test_nodes_that_are_stopped_are_started(tmp_path: Path) -> None:
+    listed = "demo-control-plane exited\ndemo-worker running\n"
+    tools = FakeTools({"kind get clusters": (0, "demo"), "docker ps": (0, listed)})
+    assert tools.cluster(tmp_path).status().state == "broken"
+    tools.cluster(tmp_path).up(Silent())
+    assert tools.lines("docker start") == ["docker start demo-control-plane"]
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        ("write /x: no space left on device", "disk-full"),
+        ('The container name "/demo-control-plane" is already in use by container "abc"', "kind-name-taken"),
+        ("failed to pull image kindest/node:v1: dial tcp: lookup registry", "kind-image-missing"),
+        ("something else", "tool-failed"),
+    ],
+)
+def test_what_kind_says_becomes_a_remedy(tmp_path: Path, words: str, slug: str) -> None:
+    with pytest.raises(Unreachable, match="exit code 1") as caught:
+        FakeTools({"kind create cluster": (1, words)}).cluster(tmp_path).up(Silent())
+    assert caught.value.slug == slug
+    assert words in caught.value.fact
+
+
+def test_of_what_kind_says_the_reason_is_quoted(tmp_path: Path) -> None:
+    said = "Creating cluster ...\n ✗ Preparing nodes\nERROR: failed to create cluster: because"
+    with pytest.raises(Unreachable) as caught:
+        FakeTools({"kind create cluster": (1, said)}).cluster(tmp_path).up(Silent())
+    assert caught.value.fact.endswith("ended with exit code 1: failed to create cluster: because")
+
+
+def test_no_name_leads_out_of_the_state_folder(tmp_path: Path) -> None:
+    for name in ("..", "../x", "", "A", "x" * 51):
+        with pytest.raises(BadInput, match="cannot name a kind cluster"):
+            KindCluster(name, state_folder=tmp_path)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="the node's programs run on Linux only")
+def test_the_nodes_own_kubectl_is_used_where_it_runs_here(tmp_path: Path) -> None:
+    present = ("docker", "kind", "kubectl")
+    fits = FakeTools(present=present).cluster(tmp_path / "fits").up(Silent())
+    assert fits.kubectl == tmp_path / "fits/demo/kubectl"
+    foreign = FakeTools({str(tmp_path): (126, "exec format error")}, present=present)
+    assert foreign.cluster(tmp_path / "foreign").up(Silent()).kubectl == Path("/usr/bin/kubectl")
 
 
 def test_a_failing_tool_is_quoted(tmp_path: Path) -> None:
@@ -92,7 +217,8 @@ def test_a_failing_tool_is_quoted(tmp_path: Path) -> None:
 
 
 def test_down_deletes_once(tmp_path: Path) -> None:
-    there = FakeTools({"kind get clusters": (0, "demo")})
+    there = FakeTools()
+    there.cluster(tmp_path).up(Silent())
     there.cluster(tmp_path).down(Silent())
     assert len(there.lines("kind delete cluster --name demo")) == 1
     gone = FakeTools()
@@ -110,6 +236,10 @@ def test_an_image_is_loaded_unless_its_content_is_there(tmp_path: Path) -> None:
     fresh = FakeTools({"docker exec": (0, f"x:1 application/json {digest} 1 MiB")})
     fresh.cluster(tmp_path).load_image(tmp_path / "i.tar", "x:1")
     assert not fresh.lines("kind load")
+    listed = "demo-control-plane running\ndemo-worker running\n"
+    half = FakeTools({"docker exec demo-control-plane": (0, f"x:1 {digest}"), "docker ps": (0, listed)})
+    half.cluster(tmp_path).load_image(tmp_path / "i.tar", "x:1")
+    assert half.lines("kind load"), "the other node lacks it"
     with pytest.raises(BadInput, match="does not hold y:1"):
         fresh.cluster(tmp_path).load_image(tmp_path / "i.tar", "y:1")
 
@@ -120,6 +250,7 @@ def test_choice() -> None:
     assert isinstance(choose("auto", name="never-made", kind_usable=lambda: False), LocalCluster)
     assert isinstance(choose("local", kind_usable=lambda: True), LocalCluster)
     assert isinstance(choose("kind", kind_usable=lambda: False), KindCluster)
+    assert isinstance(choose("kind", name="a-name.longer-than-a-local-one"), KindCluster)
 
 
 def test_contradictions_are_refused() -> None:
