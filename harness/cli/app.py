@@ -27,7 +27,7 @@ CODES = (
 )
 PROFILES = click.Choice(["smoke", "gameday"])
 RESPONDERS = click.Choice(["autopilot", "human"])
-CLUSTERS = click.Choice(["auto", "local", "kind", "context"])
+CLUSTERS = click.Choice(["auto", "local", "kind", "context", "pod"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,8 +59,8 @@ def _where(command: C) -> C:
     options = (
         click.option(
             "--cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto", show_default=True, show_envvar=True,
-            help="Where to drill; auto: a named context, else a local cluster that is there, else kind where Docker "
-            "answers, else local.",
+            help="Where to drill; auto: a named context, else in a pod its own cluster, else a local cluster that is "
+            "there, else kind where Docker answers, else local.",
         ),
         click.option("--context", envvar="CONTEXT", show_envvar=True, help="An entry of the kubeconfig."),
         click.option(
@@ -83,6 +83,13 @@ def _peers(command: C) -> C:
             help=f"Where {what} answers: a URL, or service:NAMESPACE/NAME:PORT{none}.",
         )(command)  # fmt: skip
     return command
+
+
+def _keep(command: C) -> C:
+    return click.option(
+        "--keep", type=click.Choice(["folder", "cluster"]), envvar="DRILL_KEEP", default="folder", show_default=True,
+        show_envvar=True, help="Where the journal is kept: in the folder, or in the drilled namespace as well.",
+    )(command)  # fmt: skip
 
 
 def _namespace(command: C) -> C:
@@ -140,6 +147,7 @@ def drill(context: click.Context) -> ExitCode | None:
 )
 @click.option("--no-setup", is_flag=True, help="Use the cluster and the staging system as they are.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be changed and how it is undone, as `plan` does.")
+@_keep
 @_peers
 @_where
 @click.pass_context
@@ -156,6 +164,7 @@ def run(
 ) -> ExitCode:
     """Run one EXPERIMENT, from set-up to report."""
     if dry_run:
+        del flags["keep"]
         return _as_code(context.invoke(plan, experiment=experiment, profile=profile, **flags))
     settings = _settings(flags)
     with _screen(settings.output) as screen:
@@ -327,6 +336,38 @@ def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )
     return outcome.exit_code
+
+
+@drill.command()
+@_namespace
+@_where
+def runs(**flags: Any) -> ExitCode:
+    """List the runs of this machine and those that the cluster keeps."""
+    settings = _settings(flags)
+    from harness import wiring
+
+    found = wiring.list_runs(settings)
+    _screen(settings.output).answer(found.table(), found.as_data())
+    return ExitCode.MET
+
+
+@drill.command()
+@click.argument("run", metavar="RUN")
+@_namespace
+@_where
+def report(run: str, **flags: Any) -> ExitCode:
+    """Write the reports of RUN, wherever its journal is.
+
+    RUN is a run id as `drill runs` lists them. A journal that only the cluster has is fetched.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+
+    outcome = wiring.report_run(settings, run)
+    _screen(settings.output).outcome(
+        run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
+    )
+    return ExitCode.MET
 
 
 @drill.command()

@@ -15,6 +15,7 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
+from harness.wiring.history import list_runs, report_run
 from harness.wiring.judging import judge_run
 from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
@@ -31,8 +32,10 @@ __all__ = [
     "cluster_up",
     "halt",
     "judge_run",
+    "list_runs",
     "plan_drill",
     "recover",
+    "report_run",
     "respond",
     "resume",
     "run_drill",

@@ -34,7 +34,7 @@ PAGER = "service:monitoring/pager:8080"
 class Settings:
     """What flags and environment say. Empty means the default."""
 
-    cluster: Literal["auto", "local", "kind", "context"] = "auto"
+    cluster: Literal["auto", "local", "kind", "context", "pod"] = "auto"
     context: str | None = None
     kubeconfig: Path | None = None
     name: str = "drill"
@@ -44,6 +44,8 @@ class Settings:
     pager: str = PAGER
     output: str = "text"
     namespace: str | None = None
+    keep: Literal["folder", "cluster"] = "folder"
+    """Where journals are kept: in a folder alone, or in the drilled namespace as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +121,11 @@ def existing_access(settings: Settings) -> Access:
 def connect(settings: Settings, access: Access, clock: Clock) -> KubeCluster:
     """The API server as `access` says."""
     del settings
+    if access.provider == "pod":
+        return in_cluster(clock)
     from harness.adapters.kubernetes import KubeCluster
 
     return KubeCluster.from_kubeconfig(access.kubeconfig, access.context, now=clock.now)
-
-
-def in_pod() -> bool:
-    """Whether this process runs in a pod that may ask the API server."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def in_cluster(clock: Clock) -> KubeCluster:
@@ -206,7 +205,7 @@ def set_up(settings: Settings, profile: str, *, setup: bool, progress: Progress,
         return existing_access(settings)
     with phases.time("cluster"):
         access = provider.up(progress)
-    if access.provider != "context":
+    if access.provider in {"local", "kind"}:
         from harness.clusters import roles, staging
 
         with phases.time("staging system"):
