@@ -12,7 +12,7 @@ export EXP PROFILE DRILL_CLUSTER RESPONDER CONTEXT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help drill drills test check e2e torture peers down clean lock runtime dev
+.PHONY: help drill drills smoke test check e2e torture peers down clean lock runtime dev
 
 help: ## Show this
 	@echo "usage: make TARGET [VARIABLE=VALUE]"; echo
@@ -28,6 +28,9 @@ drill: runtime ## Run the drill EXP, set-up included
 
 drills: runtime ## Run all experiments, or those of EXP, one after another; one table
 	@$(VENV)/drill series $(ARGS) -- $$EXP
+
+smoke: runtime ## What CI runs: a cluster of its own, a few drills or those of EXP, junit.xml and summary.md, cluster gone
+	@$(VENV)/drill smoke $(ARGS) -- $$EXP
 
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh

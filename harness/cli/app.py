@@ -15,6 +15,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode
 
 if TYPE_CHECKING:
     from harness.core.event import Action
+    from harness.core.gameday import Pick
     from harness.ports.progress import Progress
     from harness.terminal.screen import Screen
     from harness.wiring import RunOutcome, Settings
@@ -28,6 +29,7 @@ CODES = (
 PROFILES = click.Choice(["smoke", "gameday"])
 RESPONDERS = click.Choice(["autopilot", "human"])
 CLUSTERS = click.Choice(["auto", "local", "kind", "context", "pod"])
+OWN_CLUSTERS = click.Choice(["auto", "local", "kind"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -216,6 +218,71 @@ def series(
     return done.exit_code
 
 
+@drill.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option(
+    "--cluster",
+    type=OWN_CLUSTERS,
+    envvar="DRILL_CLUSTER",
+    default="auto",
+    show_default=True,
+    show_envvar=True,
+    help="Where the cluster is made; auto: kind where Docker answers, else local.",
+)
+@click.option("--name", help="The name of the cluster, which must be new.  [default: one at random]")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for junit.xml, summary.md and the runs.  [default: a new one below runs]",
+)
+@click.option("--keep", is_flag=True, help="Leave the cluster standing, to look into what went wrong.")
+@_output
+@click.pass_obj
+def smoke(
+    known: Invocation,
+    /,
+    experiments: tuple[str, ...],
+    name: str | None,
+    results: Path | None,
+    *,
+    keep: bool,
+    **flags: Any,
+) -> ExitCode:
+    """Bring up a cluster, drill a few EXPERIMENTS on it, take it away.
+
+    This is what CI runs: the smoke profile, one table, JUnit and a job summary. The exit code is that of the worst;
+    what the cluster itself did is ENVIRONMENT, neither met nor missed. Without a name a short list is run.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+    from harness.report.series import as_data
+    from harness.terminal.screen import wall_times
+
+    def each(where: Settings, name: str, number: int, of: int, fading: Collection[str]) -> RunOutcome:
+        with _screen(settings.output) as screen:
+            screen.progress.say(f"experiment {number} of {of}: {name}")
+            return _drilled(screen, where, name, profile="smoke", responder=None, setup=True, fading=fading)
+
+    def wrong(error: DrillError) -> None:
+        tell(error, known)
+
+    with _screen(settings.output) as screen:
+        done = wiring.run_smoke(
+            settings, experiments, name=name, results=results, keep=keep, run=each, tell=wrong,
+            progress=screen.progress,
+        )  # fmt: skip
+        data = {
+            "series": as_data(done.rows), "exit_code": int(done.exit_code), "outcome": done.word,
+            "cluster": done.cluster, "fate": done.fate, "files": list(map(str, done.files)),
+            "phases": {phase: round(spent, 3) for phase, spent in done.phases.items()},
+            "seconds": round(done.seconds, 3),
+        }  # fmt: skip
+        last = f"smoke: {done.word}, exit code {int(done.exit_code)}. {done.fate}"
+        times = "\n".join(wall_times(done.phases, done.seconds))
+        screen.answer("\n".join(["", done.table, "", times, "", *map(str, done.files), "", last]), data)
+    return done.exit_code
+
+
 def _drilled(
     screen: Screen,
     settings: Settings,
@@ -252,6 +319,39 @@ def _drilled(
         phases=outcome.phases,
     )
     return outcome
+
+
+@drill.command()
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("gameday.yaml"),
+    show_default=True,
+    help="What is drilled, and when people may be asked for it.",
+)
+@click.option(
+    "--pick", type=click.Choice(["least-recently-drilled", "random"]), help="How the experiment is chosen, this time."
+)
+@click.option("--seed", type=int, help="Draws the same experiment again, with --pick random.")
+@_peers
+@_where
+def gameday(config: Path, pick: Pick | None, seed: int | None, **flags: Any) -> ExitCode:
+    """Hold a game day: wait for its moment, announce it, run what is due.
+
+    A day that the calendar keeps free is not held, with exit code 0. The journal is kept in the cluster as well.
+    """
+    settings = _settings({**flags, "keep": "cluster"})
+    from harness import wiring
+
+    def each(name: str, profile: str, responder: str) -> RunOutcome:
+        with _screen(settings.output) as screen:
+            return _drilled(screen, settings, name, profile=profile, responder=responder, setup=False)
+
+    screen = _screen(settings.output)
+    held = wiring.hold_gameday(settings, config, each, screen.line, how=pick, seed=seed)
+    if held.run is None:
+        screen.answer(f"not held: {held.why_not}", {"held": False, "why_not": held.why_not})
+    return held.exit_code
 
 
 @drill.command()

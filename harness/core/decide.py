@@ -34,6 +34,7 @@ from harness.core.history import History
 from harness.core.milestone import milestones, restarts
 from harness.core.restart import next_pod
 from harness.core.samples import described, samples, trailing
+from harness.core.verdict import PROMETHEUS
 
 UNDO_FOR = 600.0
 """Seconds for which a failing undo is tried again before the run ends dirty (the pauses are the runner's)."""
@@ -41,6 +42,12 @@ CLEAN_WITHIN = 60.0
 """Seconds that the cluster has after the last undo to be what it was (pods must come back)."""
 BLIND_AFTER = 30.0
 """Seconds without a needed source after which the run stops and undoes: what cannot be seen must not go on."""
+LOCK = "the lock"
+"""Who asks a run to stop whose lock is in other hands."""
+API_SERVER = "the API server"
+"""Who asks a run to stop that could not renew its lock, because nobody answered."""
+API_CLOCK = "clock of API server"
+"""The source that is asked of the API server alone, whatever else is reached through it."""
 
 
 class Phase(StrEnum):
@@ -85,6 +92,8 @@ ENDINGS: dict[str, EndReason] = {
 _ALL_DONE = "every clock has stopped and the alert is resolved"
 _ALL_PROVED = "every fault has taken effect, and no alert is expected that would have to be waited for"
 _WINDING_DOWN = ("undo", "check", "end")
+_LOST = " has been lost for "
+_UNSEEN = " could not be seen for "
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +117,24 @@ def phase(history: History) -> Phase:
     return Phase.INJECTING if history.all(InjectStarted) else Phase.PREPARING
 
 
-def decide(experiment: AnyExperiment, profile: Profile, history: History, now: Instant) -> Decision:
-    """The next step of a run whose preflight has passed. `experiment` is tuned to `profile`."""
+def decide(
+    experiment: AnyExperiment, profile: Profile, history: History, now: Instant, undo_for: float = UNDO_FOR
+) -> Decision:
+    """The next step of a run whose preflight has passed. `experiment` is tuned to `profile`; a failing undo is tried
+    again for `undo_for` seconds."""
     acted_upon = _acted_upon(history)
     if acted_upon is not None:
-        return _wind_down(history, acted_upon, now)
+        return _wind_down(history, acted_upon, now, undo_for)
     missing = outstanding(experiment, history)
     ending = why_over(experiment, profile, history, now, missing)
     if ending is not None:
-        return _wind_down(history, ending, now)
+        return _wind_down(history, ending, now, undo_for)
     due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
     if due is not None:
         held = held_before(due, history, now)
         if held:
-            return _wind_down(history, Ending("aborted", f"fault {due.id} would prove nothing: {held}"), now)
+            ending = Ending("aborted", f"fault {due.id} would prove nothing: {held}")
+            return _wind_down(history, ending, now, undo_for)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
     restart = _restart(experiment, history, now)
@@ -166,10 +179,16 @@ def _waiting(experiment: AnyExperiment, history: History) -> list[tuple[FaultSpe
 def _acted_upon(history: History) -> Ending | None:
     """Why the way back was begun, where it was. It stays the reason: a source that comes back, a late proof or an
     alert that fires again must not bring a run back to life whose fault is already undone."""
-    for decided in history.all(Decided):
+    found = _way_back(history)
+    return None if found is None else found[1]
+
+
+def _way_back(history: History) -> tuple[Record, Ending] | None:
+    """The record of the decision that began the way back, with its reason."""
+    for record, decided in history.records(Decided):
         if decided.intent.startswith(_WINDING_DOWN):
             reason, _, detail = decided.why.partition(": ")
-            return Ending(ENDINGS[reason], detail)
+            return record, Ending(ENDINGS[reason], detail)
     return None
 
 
@@ -232,7 +251,7 @@ def outstanding(experiment: AnyExperiment, history: History) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in found)
 
 
-def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
+def _wind_down(history: History, ending: Ending, now: Instant, undo_for: float) -> Decision:
     tried_since: dict[str, Instant] = {}
     for record, event in history.records(UndoStarted):
         tried_since.setdefault(event.fault, record.at)
@@ -240,7 +259,7 @@ def _wind_down(history: History, ending: Ending, now: Instant) -> Decision:
     due = [
         fault
         for fault in reversed(history.open_faults())
-        if fault not in refused and now - tried_since.get(fault, now) < UNDO_FOR
+        if fault not in refused and now - tried_since.get(fault, now) < undo_for
     ]
     why = f"{ending.reason}: {ending.detail}"
     if due:
@@ -278,13 +297,46 @@ def abort_signal(name: str) -> str:
 
 
 def _blind(history: History, now: Instant) -> str:
-    state: dict[str, tuple[bool, Instant, str]] = {}
+    for channel, (since, detail) in _down(history).items():
+        if now - since >= BLIND_AFTER:
+            return f"{channel}{_LOST}{now - since:.0f} s: {detail}"
+    return ""
+
+
+def _down(history: History, before: int | None = None) -> dict[str, tuple[Instant, str]]:
+    """The sources that were lost, at the end or `before` an event: since when each, and why."""
+    down: dict[str, tuple[Instant, str]] = {}
     for record, event in history.records(ChannelChanged):
-        if event.up or event.channel not in state or state[event.channel][0]:
-            state[event.channel] = (event.up, record.at, event.detail)
-    for channel, (is_up, since, detail) in state.items():
-        if not is_up and now - since >= BLIND_AFTER:
-            return f"{channel} has been lost for {now - since:.0f} s: {detail}"
+        if before is not None and record.seq >= before:
+            break
+        if event.up:
+            down.pop(event.channel, None)
+        else:
+            down.setdefault(event.channel, (record.at, event.detail))
+    return down
+
+
+def lost_source(history: History) -> str:
+    """What of the environment was lost, where that and nothing else is how the run ended; "" where it is not.
+
+    It is the API server, so that the lock could not be renewed or a fault could not be undone; or Prometheus, so that
+    the run was blind. What such a run has seen is no word on the system, nor on who responds: neither met nor missed.
+    """
+    begun = _way_back(history)
+    if begun is None or history.ended is None:
+        return ""
+    record, ending = begun
+    asked = f"{API_SERVER} asked for it"
+    if ending.reason == "stopped" and ending.detail.startswith(asked):
+        return f"the API server did not answer{ending.detail.removeprefix(asked)}"
+    blind = ending.reason == "aborted" and (_LOST in ending.detail or _UNSEEN in ending.detail)
+    if blind and PROMETHEUS in _down(history, record.seq):
+        return ending.detail
+    undone = {done.fault: done for done in history.all(UndoDone)}
+    unanswered = [fault for fault in history.open_faults() if fault in undone and undone[fault].outcome == "failed"]
+    if unanswered and API_CLOCK in _down(history):
+        fault = unanswered[0]
+        return f"the API server did not answer when fault {fault} was to be undone: {undone[fault].detail}"
     return ""
 
 
@@ -300,7 +352,7 @@ def _unseen(experiment: AnyExperiment, history: History, now: Instant) -> str:
         unseen = now - max(newest, started)
         if unseen >= BLIND_AFTER + trailing(history):
             why = described(told[-1]) if told else "nothing was sampled"
-            return f"abort condition {condition.name!r} could not be seen for {unseen:.0f} s: {why}"
+            return f"abort condition {condition.name!r}{_UNSEEN}{unseen:.0f} s: {why}"
     return ""
 
 

@@ -17,6 +17,7 @@ from threading import Lock, Thread
 from typing import Literal, Self
 
 from harness.core.clock import Clock, Instant
+from harness.core.decide import API_SERVER, LOCK
 from harness.core.errors import DrillError, Refused, Unreachable
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, OutcomeUnknown, Ref
 
@@ -235,6 +236,8 @@ class Keeper:
         self._thread = Thread(target=self._keep, name="drill-lock", daemon=True)
         self.on_lost = on_lost
         self.lost = ""
+        self.lost_by = LOCK
+        """Whose doing the loss was: the lock is in other hands, or the API server did not answer."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -261,7 +264,7 @@ class Keeper:
             self._lease.renew()
         except Unreachable:
             if self._lease.is_lost:
-                self.lost = "the lock could not be renewed in time; another run may hold it"
+                self.lost, self.lost_by = "the lock could not be renewed in time; another run may hold it", API_SERVER
         except DrillError as error:
             self.lost = error.fact
         if self.lost:

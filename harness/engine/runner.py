@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from harness.core.clock import Bounds, Clock, Instant
-from harness.core.decide import Intent, decide
+from harness.core.decide import API_SERVER, LOCK, UNDO_FOR, Intent, decide
 from harness.core.errors import DrillError, Refused, RollbackIncomplete, Unreachable
 from harness.core.event import (
     CleanChecked,
@@ -87,6 +87,8 @@ class Context:
     """Called with what is about to be restarted, before it is, so that it is watched."""
     lock: Lease
     """Held by this run. Nothing is written to a target unless it was renewed just before."""
+    undo_for: float = UNDO_FOR
+    """Seconds for which a failing undo is tried again."""
 
 
 class Runner:
@@ -113,7 +115,7 @@ class Runner:
         context = self._context
         while True:
             now = context.clock.now()
-            decision = decide(context.experiment, context.profile, self._history, now)
+            decision = decide(context.experiment, context.profile, self._history, now, context.undo_for)
             for intent in decision.intents:
                 self._note(intent, decision.why)
                 self._act(intent, decision.why)
@@ -300,7 +302,8 @@ class Runner:
         try:
             self._context.lock.hold(phase)
         except DrillError as error:
-            self._recorder.add(StopAsked(by="the lock", detail=error.fact))
+            by = API_SERVER if isinstance(error, Unreachable) else LOCK
+            self._recorder.add(StopAsked(by=by, detail=error.fact))
             return False
         return True
 

@@ -28,6 +28,7 @@ _STOPPED_BY = {
     "SIGINT": "the run was stopped by Ctrl-C (SIGINT)",
     "SIGHUP": "the run was stopped because its terminal went away (SIGHUP)",
     "the lock": "the run was stopped because the lock was lost",
+    "the API server": "the run was stopped because the API server did not answer",
 }
 
 

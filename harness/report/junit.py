@@ -3,20 +3,88 @@
 MISSED is a failure; NOT REACHED is a failure where it was required and skipped where it was not; UNDECIDED is an
 error, and so is what was not reached because the run itself was cut short: there the harness, not a team, is at
 fault. Measured seconds are properties; a case's `time` is the measured duration.
+
+Of several runs it is one document. What has no verdict there is a suite of one case: an error of that type, or skipped
+where it was not run.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from harness.core.clock import Bounds, utc
+from harness.core.errors import DrillError
+from harness.report.series import ENVIRONMENT, NOT_RUN, Outcome
 from harness.report.values import GuardRow, Report, SlaRow
-from harness.report.wording import measured, target
+from harness.report.wording import clean, inert, measured, target
 
 
 def render_junit(report: Report) -> bytes:
     """The XML document."""
+    return _document([_suite(report)])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One of several runs: its row, with its report where there was something to judge, or the error that ended it."""
+
+    row: Outcome
+    report: Report | None = None
+    error: DrillError | None = None
+
+
+def combined(runs: Sequence[Run]) -> bytes:
+    """The XML document of several runs."""
+    return _document([
+        _unjudged(run) if run.report is None or run.row.verdict == ENVIRONMENT else _judged(run.report) for run in runs
+    ])  # fmt: skip
+
+
+def _judged(report: Report) -> ET.Element:
+    """A run's suite. What failed without any case being at fault (nothing was put back, say) is a case of its own."""
+    suite, head = _suite(report), report.headline
+    if head.exit_code and not int(suite.get("failures", "0")) + int(suite.get("errors", "0")):
+        case = ET.SubElement(suite, "testcase", classname=f"{report.header.experiment}.run", name="ends well")
+        ET.SubElement(case, "error", message=f"{head.exit_meaning}: {head.sentence}", type=head.verdict)
+        _counted(suite)
+    return suite
+
+
+def _document(suites: Sequence[ET.Element]) -> bytes:
+    root = ET.Element("testsuites")
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in suites)))
+    root.set("time", f"{sum(float(suite.get('time', '0')) for suite in suites):.3f}")
+    root.extend(suites)
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'.encode()
+
+
+def _unjudged(run: Run) -> ET.Element:
+    row, name, word = run.row, clean(run.row.experiment), clean(run.row.verdict)
+    why = row.why if run.error is None else f"{run.error.fact} ({run.error.slug}); {run.error.remedy}"
+    suite = ET.Element("testsuite", name=f"drill {name}")
+    _properties(suite, [("verdict", word), *([("run_id", clean(row.run_id))] if row.run_id else ())])
+    case = ET.SubElement(suite, "testcase", classname=f"{name}.run", name="is judged")
+    message = inert(f"{word}: {why}" if why else word)
+    if row.verdict == NOT_RUN:
+        ET.SubElement(case, "skipped", message=message)
+    else:
+        ET.SubElement(case, "error", message=message, type=word)
+    _counted(suite)
+    return suite
+
+
+def _counted(suite: ET.Element) -> None:
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
+    suite.set("tests", str(len(suite.findall("testcase"))))
+
+
+def _suite(report: Report) -> ET.Element:
     header = report.header
     suite = ET.Element("testsuite", name=f"drill {header.experiment} ({header.profile})")
     _properties(suite, [
@@ -33,17 +101,10 @@ def render_junit(report: Report) -> bytes:
         _guard(suite, header.experiment, guard)
     out = ET.SubElement(suite, "system-out")
     out.text = " ".join(filter(None, (report.headline.verdict, report.headline.sentence, report.headline.caveat)))
-    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
-    suite.set("tests", str(len(suite.findall("testcase"))))
+    _counted(suite)
     suite.set("time", f"{header.actual:.3f}")
     suite.set("timestamp", utc(header.started)[:19])
-    root = ET.Element(
-        "testsuites", {key: suite.get(key, "0") for key in ("tests", "failures", "errors", "skipped", "time")}
-    )
-    root.append(suite)
-    ET.indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'.encode()
+    return suite
 
 
 def _properties(parent: ET.Element, pairs: list[tuple[str, str]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.report.html import render_html
@@ -17,7 +18,7 @@ from harness.report.model import build
 from harness.report.summary import summary
 from harness.report.values import Report
 
-__all__ = ["build", "render", "summary", "write"]
+__all__ = ["build", "keep", "render", "summary", "write"]
 
 
 def render(report: Report) -> dict[str, bytes]:
@@ -31,10 +32,15 @@ def render(report: Report) -> dict[str, bytes]:
 
 
 def write(report: Report, folder: Path) -> tuple[Path, ...]:
-    """Write every format into `folder` (made if need be); each file is whole or not there. The paths written."""
+    """Write every format into `folder`, as `keep` does. The paths written."""
+    return keep(render(report), folder)
+
+
+def keep(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+    """Write files into `folder` (made if need be); each is whole or not there. The paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, content in render(report).items():
+    for name, content in files.items():
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.core.clock import Bounds
+from harness.core.decide import lost_source
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.verdict import Judgement
+from harness.report.markdown import code, escape
 from harness.report.wording import span
 
+_COLUMNS = 80
 _WIDTHS = (24, 13, 13, 13, 12)
 _HEADS = ("experiment", "effective", "firing", "recovered", "verdict", "clean")
+ENVIRONMENT = "ENVIRONMENT"
+"""The verdict's place where the environment did not hold out: neither met nor missed."""
+NOT_RUN = "not run"
 _EXACT = 0.1
 """Seconds: what is known better than that is shown as one number."""
 
@@ -31,8 +38,8 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One experiment's run. `verdict` is one of the four words, or how there was no run to judge, with its `why`;
-    `clean` is None where nothing was compared."""
+    """One experiment's run. `verdict` is one of the four words, or how there was no run to judge, with its `why`:
+    ENVIRONMENT where that is the cluster's doing. `clean` is None where nothing was compared."""
 
     experiment: str
     verdict: str
@@ -45,7 +52,7 @@ class Outcome:
 
 
 def outcome(experiment: AnyExperiment, history: History, judgement: Judgement) -> Outcome:
-    """The row of a run that was judged."""
+    """The row of a run that was judged, or that could not be because its environment was lost."""
     found = judgement.milestones
 
     def between(start: str, end: str) -> Bounds | None:
@@ -75,9 +82,9 @@ def outcome(experiment: AnyExperiment, history: History, judgement: Judgement) -
     ]
     clean = history.is_clean if experiment.faults else True
     ended = history.ended.reason if history.ended is not None else ""
-    return Outcome(
-        experiment.name, str(judgement.verdict), clean, history.start.run_id, ended, tuple(incidents)
-    )  # fmt: skip
+    lost = lost_source(history)
+    verdict = ENVIRONMENT if lost else str(judgement.verdict)
+    return Outcome(experiment.name, verdict, clean, history.start.run_id, ended, tuple(incidents), lost)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -88,7 +95,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         lines += _row(one.experiment, first, one.verdict, _word(clean=one.clean))
         for incident in more:
             lines += _row(f"  {incident.name}", incident, "", "")
-        lines += [f"  {one.why}"] if one.why else []
+        lines += textwrap.wrap(one.why, _COLUMNS, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -97,8 +104,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     lines = ["| " + " | ".join(_HEADS) + " |", "|" + " --- |" * len(_HEADS)]
     for one in outcomes:
         for index, incident in enumerate(one.incidents or (Incident(""),)):
-            name = f"`{one.experiment}`" if index == 0 else f"… {incident.name}"
-            verdict = f"{one.verdict}: {one.why}" if one.why else one.verdict
+            name = code(one.experiment) if index == 0 else f"… {escape(incident.name)}"
+            verdict = escape(f"{one.verdict}: {one.why}" if one.why else one.verdict)
             ends = (verdict, _word(clean=one.clean)) if index == 0 else ("", "")
             lines.append("| " + " | ".join((name, *_times(incident), *ends)) + " |")
     return "\n".join(lines)

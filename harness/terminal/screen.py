@@ -123,12 +123,15 @@ def outcome_text(folder: Path, summary: str, exit_code: ExitCode, phases: Mappin
     lines = ["", summary.rstrip("\n")]
     lines += [line for line in [last] if f"exit code {int(exit_code)}" not in summary]
     lines += ["", *_reports(folder)]
-    if phases:
-        width = max(len("total"), *map(len, phases))
-        lines += ["", "wall time by phase"]
-        lines += [f"  {name:<{width}}  {span(spent):>14}" for name, spent in phases.items()]
-        lines.append(f"  {'total':<{width}}  {span(seconds):>14}")
+    lines += ["", *wall_times(phases, seconds)] if phases else []
     return "\n".join(lines)
+
+
+def wall_times(phases: Mapping[str, float], seconds: float) -> list[str]:
+    """A table of wall seconds by phase, of which there are some, and in all."""
+    width = max(len("total"), *map(len, phases))
+    lines = [f"  {name:<{width}}  {span(spent):>14}" for name, spent in phases.items()]
+    return ["wall time by phase", *lines, f"  {'total':<{width}}  {span(seconds):>14}"]
 
 
 def _reports(folder: Path) -> list[str]:

@@ -15,22 +15,26 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
+from harness.wiring.gameday import hold_gameday
 from harness.wiring.history import list_runs, report_run
 from harness.wiring.judging import judge_run
 from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
 from harness.wiring.settings import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport, version
+from harness.wiring.smoke import SmokeOutcome, run_smoke
 
 __all__ = [
     "RecoverOutcome",
     "RunOutcome",
     "SeriesOutcome",
     "Settings",
+    "SmokeOutcome",
     "StatusReport",
     "cluster_down",
     "cluster_status",
     "cluster_up",
     "halt",
+    "hold_gameday",
     "judge_run",
     "list_runs",
     "plan_drill",
@@ -40,6 +44,7 @@ __all__ = [
     "resume",
     "run_drill",
     "run_series",
+    "run_smoke",
     "status",
     "sweep",
     "version",

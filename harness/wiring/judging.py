@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.adapters.file_journal import FileJournal
     from harness.engine.notes import Note
     from harness.ports.cluster import Cluster
+    from harness.report.values import Report
 
 
 def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutcome:
@@ -39,6 +40,13 @@ def judge_run(path: Path, *, phases: dict[str, float] | None = None) -> RunOutco
         row=outcome(experiment, history, judge(experiment, history)),
         phases=phases or {},
     )
+
+
+def report_of(path: Path) -> Report:
+    """The report of a run's folder, as a value."""
+    from harness.report.model import build
+
+    return build(*read_run(path))
 
 
 def read_run(path: Path) -> tuple[AnyExperiment, History, str]:

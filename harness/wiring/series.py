@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.errors import BadInput, DrillError, ExitCode, worst
+from harness.core.errors import BadInput, DrillError, ExitCode, Unreachable, worst
+from harness.core.experiment import AnyExperiment
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import ROOT, RunOutcome, SeriesOutcome
 
@@ -27,39 +28,60 @@ def run_series(
 
     `run` is given a name, its number, how many there are, and the alerts of those before, which may still be on their
     way out. Every file is read before the first run; raises BadInput
-    where one of them, or its profile, cannot be. A run that is refused is told and the next one begins. Where
-    something could not be put back, or somebody asked a run to stop, nothing more is drilled.
+    where one of them, or its profile, cannot be. A run that is refused is told and the next one begins. What the
+    environment did to a run is neither met nor missed: UNDECIDED by its code, unless something was not put back. Where
+    that is so, or somebody asked a run to stop, nothing more is drilled.
     """
-    from harness import loading
-    from harness.report.series import Outcome, table
+    from harness.report.series import ENVIRONMENT, NOT_RUN, Outcome, table
 
-    names = tuple(experiments) or loading.names(ROOT)
-    raised: dict[str, tuple[str, ...]] = {}
-    for name in names:
+    loaded = read(experiments, profile)
+    names = [name for name, _ in loaded]
+    rows: list[Outcome] = []
+    codes: list[ExitCode] = []
+    for index, name in enumerate(names):
+        try:
+            before = {alert.name for _, earlier in loaded[:index] for alert in earlier.alerts}
+            done = run(name, index + 1, len(names), before)
+        except DrillError as error:
+            tell(error)
+            row = failed(name, error)
+            code = ExitCode.UNDECIDED if row.verdict == ENVIRONMENT else error.exit_code
+        else:
+            row, code = done.row, done.exit_code
+            if row.verdict == ENVIRONMENT and code is not ExitCode.ROLLBACK_INCOMPLETE:
+                code = ExitCode.UNDECIDED
+        codes.append(code)
+        rows.append(row)
+        asked = row.ended == "stopped" and row.verdict != ENVIRONMENT
+        if code is ExitCode.ROLLBACK_INCOMPLETE or asked:
+            rows += [Outcome(left, NOT_RUN) for left in names[index + 1 :]]
+            break
+    return SeriesOutcome(tuple(rows), worst(codes), table(rows))
+
+
+def read(experiments: Sequence[str], profile: str | None) -> list[tuple[str, AnyExperiment]]:
+    """These experiments, or all that there are where none is named, each with what it was asked for by. Raises
+    BadInput where one of them, or its profile, cannot be read."""
+    from harness import loading
+
+    found: list[tuple[str, AnyExperiment]] = []
+    for name in tuple(experiments) or loading.names(ROOT):
         experiment = loading.load(loading.find(name, ROOT)).experiment
         choose_profile(experiment, profile)
-        raised[name] = tuple(alert.name for alert in experiment.alerts)
-    if not names:
+        found.append((name, experiment))
+    if not found:
         raise BadInput(
             "no-experiments",
             "there are no experiments to run",
             expected="files in experiments/",
             remedy="name some, or write one (docs/writing-an-experiment.md)",
         )
-    rows: list[Outcome] = []
-    codes: list[ExitCode] = []
-    for index, name in enumerate(names):
-        try:
-            before = {alert for earlier in names[:index] for alert in raised[earlier]}
-            done = run(name, index + 1, len(names), before)
-        except DrillError as error:
-            tell(error)
-            codes.append(error.exit_code)
-            rows.append(Outcome(name, _WORDS.get(error.exit_code, "ERROR"), why=error.slug))
-        else:
-            codes.append(done.exit_code)
-            rows.append(done.row)
-        if codes[-1] is ExitCode.ROLLBACK_INCOMPLETE or rows[-1].ended == "stopped":
-            rows += [Outcome(left, "not run") for left in names[index + 1 :]]
-            break
-    return SeriesOutcome(tuple(rows), worst(codes), table(rows))
+    return found
+
+
+def failed(name: str, error: DrillError) -> Outcome:
+    """The row of what an error ended before there was anything to judge."""
+    from harness.report.series import ENVIRONMENT, Outcome
+
+    word = ENVIRONMENT if isinstance(error, Unreachable) else _WORDS.get(error.exit_code, "ERROR")
+    return Outcome(name, word, why=error.slug)

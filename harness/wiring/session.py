@@ -298,6 +298,7 @@ class _Session:
             on_injected=on_injected,
             on_restart=on_restart,
             lock=lease,
+            undo_for=self._settings.undo_for,
         )
         offsets = ready.offsets
         feed.poll(
@@ -317,7 +318,7 @@ class _Session:
         marker, opted_in = marker_switch(), opt_in_switch(namespace)
         feed.watch("stop switch", cluster, MARKER.kind, MARKER.namespace, "", marker.update, only=MARKER.name)
         feed.watch("opt-in", cluster, "Namespace", "", "", opted_in.update, only=namespace)
-        keeper.on_lost = lambda why: feed.put(StopAsked(by="the lock", detail=why))
+        keeper.on_lost = lambda why: feed.put(StopAsked(by=keeper.lost_by, detail=why))
         try:
             keeper.require()
             with _stop_signals(feed.put), self._autopilot(cluster, feed.put):
@@ -443,7 +444,7 @@ def _stop_signals(put: Callable[[Event], None]) -> Iterator[None]:
         del frame
         put(StopAsked(by=signal.Signals(number).name))
 
-    with _handled(ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    with handled(ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
@@ -455,12 +456,12 @@ def terminable() -> Iterator[None]:
         del frame
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    with _handled(interrupt, signal.SIGTERM, signal.SIGHUP):
+    with handled(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+def handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
     """Let `handler` have these signals, those aside that are to be ignored; give them back afterwards."""
     before = {number: signal.signal(number, handler) for number in _heeded(*numbers)}
     try:

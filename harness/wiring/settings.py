@@ -12,6 +12,7 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.clock import Clock
+from harness.core.decide import UNDO_FOR
 from harness.core.errors import BadInput, ExitCode
 from harness.ports.progress import Progress
 
@@ -46,6 +47,8 @@ class Settings:
     namespace: str | None = None
     keep: Literal["folder", "cluster"] = "folder"
     """Where journals are kept: in a folder alone, or in the drilled namespace as well."""
+    undo_for: float = UNDO_FOR
+    """Seconds for which a failing undo is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def pins(lock: str) -> dict[str, str]:
 
 def test_every_target_that_people_are_told_of_exists_and_is_explained() -> None:
     done = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True)
-    for target in ("drill", "test", "check", "e2e", "down", "clean", "lock", "help"):
+    for target in ("drill", "smoke", "test", "check", "e2e", "down", "clean", "lock", "help"):
         assert re.search(rf"^  {target} +\S", done.stdout, re.MULTILINE), target
 
 

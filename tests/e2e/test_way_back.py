@@ -59,7 +59,7 @@ def test_a_frozen_api_server_ends_the_run_undone_and_undecided(product: Product)
     assert process.wait(timeout=90) == 2, product.output(process)
     events = product.events()
     stop = next(event for event in events if isinstance(event, StopAsked))
-    assert stop.by == "the lock"
+    assert stop.by == "the API server"
     undone = [event.outcome for event in events if isinstance(event, UndoDone)]
     assert undone[-1] in {"restored", "already"}, "nobody else acted: the lock was still ours when the server answered"
     assert product.deployment() == before

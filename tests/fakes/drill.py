@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.catalog import faults
+from harness.core.decide import UNDO_FOR
 from harness.core.errors import DrillError
-from harness.core.event import InjectStarted, Record, ResponderActed, RunEnded, StopAsked
+from harness.core.event import InjectStarted, Record, ResponderActed, RunEnded, RunStarted, StopAsked
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.inbox import INBOX_LABEL, message
@@ -204,6 +205,7 @@ class Drill:
     run_id: str = "run-1"
     needs: tuple[Need, ...] = ()
     step: Callable[[], None] | None = None
+    undo_for: float = UNDO_FOR
 
     def __post_init__(self) -> None:
         self.experiment: AnyExperiment = parse(self.data).tuned("smoke")
@@ -247,6 +249,15 @@ class Drill:
         self._renew_at = self.world.clock.now() + RENEW_EVERY
         checks.leftovers()
         return checks, identity
+
+    def begin(self) -> None:
+        """Write the first line of a journal, without which nobody but the engine can read it."""
+        declared = parse(self.data)
+        started = RunStarted(
+            run_id=self.run_id, experiment=declared.as_data(), experiment_path="", digest=declared.digest(),
+            profile="smoke", responder="human", harness_version="0", cluster={}, identity="i",
+        )  # fmt: skip
+        self.recorder.add(started)
 
     def run(self) -> History:
         """The whole run, with its keeper and its ways out as they are outside of tests."""
@@ -307,8 +318,9 @@ class Drill:
             on_injected=on_injected,
             on_restart=self.feed.watch_restart,
             lock=self.lease,
+            undo_for=self.undo_for,
         )
-        self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by="the lock", detail=why))
+        self.keeper.on_lost = lambda why: self.feed.put(StopAsked(by=self.keeper.lost_by, detail=why))
         Runner(context, self.recorder).run()
 
     def _sweep_inbox(self) -> None:

@@ -285,6 +285,11 @@ class TestHeadline:
                 "the lock asked for it: taken by b",
                 "the run was stopped because the lock was lost: taken by b",
             ),
+            (
+                "stopped",
+                "the API server asked for it: no renewal",
+                "the run was stopped because the API server did not answer: no renewal",
+            ),
             ("stopped", "the disk is full", "the run was stopped: the disk is full"),
             ("aborted", "queue was 900", "the run was aborted: queue was 900"),
             ("error", "KeyError: x", "the run broke off with an error: KeyError: x"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Literal
 
 import yaml
@@ -30,6 +32,7 @@ from harness.clusters.provider import Access
 from harness.core.pods import pod_state
 from harness.core.workload import pod_labels, unsettled
 from harness.ports.cluster import Json, NotFound, Ref
+from harness.report.wording import span
 from tests.faults.targets import IMAGE_OF, OPT_IN, Row
 from tests.hands import hand
 from tests.torture.victim import MEASURED, nth
@@ -91,17 +94,47 @@ class Held:
 
 
 @dataclass
+class Pace:
+    """How far a matrix of so many rows is. What a row holds is known once it has begun; those to come are taken for
+    what the known ones hold on average."""
+
+    rows: int
+    planned: list[int] = field(default_factory=list)
+    done: int = 0
+
+    @property
+    def total(self) -> float:
+        """Trials in all, as far as is known."""
+        known = sum(self.planned)
+        return known * self.rows / len(self.planned) if self.planned else 0.0
+
+    def left(self, seconds: float) -> float:
+        """Seconds that it will still take, when what is done took `seconds`; of which there is some."""
+        return max(0.0, self.total - self.done) * seconds / self.done
+
+    def told(self, seconds: float) -> str:
+        """Where it stands, as a clause."""
+        about = "" if len(self.planned) == self.rows else "about "
+        return f"{self.done} of {about}{self.total:.0f}, about {span(self.left(seconds), 0)} left"
+
+
+@dataclass
 class Torture:
-    """The matrix over one cluster. `say` gets a sentence after each trial; so many rows `abreast` are tried at the same
-    time, each in `jobs` namespaces."""
+    """The matrix over one cluster. `say` gets a sentence after each trial, and `keep` its result; so many rows
+    `abreast` are tried at the same time, each in `jobs` namespaces. The folder of the journals goes when all went
+    well."""
 
     access: Access
     say: Callable[[str], None]
     jobs: int = 6
     abreast: int = 1
+    keep: Callable[[Result], None] = lambda _: None
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="drill-torture-")))
 
     def __post_init__(self) -> None:
+        self._told = Lock()
+        self._pace = Pace(0)
+        self._began = time.monotonic()
         self.cluster = KubeCluster.from_kubeconfig(self.access.kubeconfig, self.access.context, now=time.time)
         self._leaving: list[str] = []
         self.image = str(self.cluster.get(IMAGE_OF)["spec"]["template"]["spec"]["containers"][0]["image"])
@@ -113,21 +146,38 @@ class Torture:
             with self._rooms(target) as rooms:
                 points = self._points(target, rooms)
                 tasks = [(point, RESCUERS[i % len(RESCUERS)]) for i, point in enumerate(choose(points))]
+                with self._told:
+                    self._pace.planned.append(len(tasks))
                 self.say(f"{title(target)}: {len(points)} steps, {len(tasks)} deaths")
                 return self._all(target, tasks, rooms)
 
+        self._pace, self._began = Pace(len(targets)), time.monotonic()
+        with self._journals() as all_well:
+            try:
+                with ThreadPoolExecutor(self.abreast) as pool:
+                    done = [result for results in pool.map(one, targets) for result in results]
+            finally:
+                self._wait_all_gone()
+            all_well += [not any(map(is_bad, done))]
+        return done
+
+    @contextmanager
+    def _journals(self) -> Iterator[list[bool]]:
+        """Remove the folder of the journals where the block says that all went well; else say where it is."""
+        said: list[bool] = []
         try:
-            with ThreadPoolExecutor(self.abreast) as pool:
-                return [result for results in pool.map(one, targets) for result in results]
+            yield said
         finally:
-            self._wait_all_gone()
+            if said and all(said):
+                shutil.rmtree(self.folder)
+            else:
+                self.say(f"the journals are kept in {self.folder}")
 
     def _all(self, target: Row, tasks: Iterable[tuple[Point, Rescuer]], rooms: SimpleQueue[str]) -> list[Result]:
         def one(task: tuple[Point, Rescuer]) -> Result:
             room = rooms.get()
             result = self._trial(target, *task, room)
-            took = "NEVER" if result.seconds is None else f"{result.seconds:.1f} s"
-            self.say(f"{title(target)}: killed {result.point}, {result.rescuer}: back after {took}")
+            self._tell(target, result)
             if result.seconds is not None and not result.leftovers:
                 rooms.put(room)
             else:
@@ -141,6 +191,14 @@ class Torture:
             except BaseException:  # Ctrl-C too: what has not begun is left alone
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _tell(self, target: Row, result: Result) -> None:
+        took = "NEVER" if result.seconds is None else f"{result.seconds:.1f} s"
+        with self._told:
+            self._pace.done += 1
+            self.keep(result)
+            stands = self._pace.told(time.monotonic() - self._began)
+        self.say(f"{title(target)}: killed {result.point}, {result.rescuer}: back after {took} ({stands})")
 
     # A trial
 
@@ -311,10 +369,13 @@ class Torture:
     def hold_up(self, target: Row, *, killed: bool) -> Held:
         """Let a run stand still between the renewal of its lock and its write until a sweeper took its record for
         undone; then let it go on, or be killed as soon as that write has its answer."""
-        try:
-            return self._held_up(target, killed=killed)
-        finally:
-            self._wait_all_gone()
+        with self._journals() as all_well:
+            try:
+                held = self._held_up(target, killed=killed)
+            finally:
+                self._wait_all_gone()
+            all_well += [held.swept and held.clean and not held.leftovers]
+        return held
 
     def _held_up(self, target: Row, *, killed: bool) -> Held:
         with self._rooms(target) as rooms:
