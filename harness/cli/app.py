@@ -50,6 +50,11 @@ def _output(command: C) -> C:
 
 
 def _runs(command: C) -> C:
+    command = click.option(
+        "--config", type=click.Path(path_type=Path), envvar="DRILL_CONFIG", show_envvar=True,
+        help="What else holds where no option and no variable says it; drill.yaml of the working directory where there "
+        "is one.",
+    )(command)  # fmt: skip
     return click.option(
         "--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
         help="The folder that holds the runs.",
@@ -99,16 +104,26 @@ def _namespace(command: C) -> C:
 
 
 def _settings(flags: dict[str, Any]) -> Settings:
-    """The settings that options and environment mean; what was not said keeps its default."""
-    from harness.wiring import Settings
+    """The settings that options, environment and `drill.yaml` mean; what none of them says keeps its default."""
+    from harness.wiring.settings import configured
 
+    file = flags.pop("config", None)
     if os.pathsep in str(flags.get("kubeconfig") or ""):
         del flags["kubeconfig"]  # KUBECONFIG may list several files: whoever reads it merges them as kubectl does
-    settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    said = {name: value for name, value in flags.items() if value is not None and not _is_default(name)}
+    settings = configured(said, file)
     known = click.get_current_context().find_object(Invocation)
     if known is not None:
         known.output, known.runs = settings.output, settings.runs
     return settings
+
+
+def _is_default(name: str) -> bool:
+    """Whether nobody said an option, and its value is the one that it has by itself."""
+    context: click.Context | None = click.get_current_context()
+    while context is not None and (source := context.get_parameter_source(name)) is None:
+        context = context.parent  # `run --dry-run` hands its options on to `plan`
+    return context is not None and source is click.core.ParameterSource.DEFAULT
 
 
 def _screen(output: str) -> Screen:
@@ -422,17 +437,16 @@ def list_(output: str) -> ExitCode:
 @click.argument("run", metavar="RUN")
 @_output
 @_runs
-@click.pass_obj
-def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
+def judge(run: str, **flags: Any) -> ExitCode:
     """Judge RUN again from its journal.
 
     RUN is a folder, a run id or `latest`; its reports are written again, and the same journal gives the same bytes.
     """
-    known.output, known.runs = output, runs
+    settings = _settings(flags)
     from harness import wiring
 
-    outcome = wiring.judge_run(_run_folder(run, runs))
-    _screen(output).outcome(
+    outcome = wiring.judge_run(_run_folder(run, settings.runs))
+    _screen(settings.output).outcome(
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )
     return outcome.exit_code
@@ -637,11 +651,16 @@ _responder_command("note", "note", "Put TEXT on the record.", ["text"])
 
 
 @drill.command()
-def schema() -> ExitCode:
-    """Print the JSON Schema of experiment files."""
+@click.argument("of", type=click.Choice(["experiment", "configuration", "gameday"]), default="experiment")
+def schema(of: str) -> ExitCode:
+    """Print the JSON Schema of experiment files, of drill.yaml (the configuration), or of gameday.yaml."""
     from harness import catalog
 
-    click.echo(catalog.schema_text(), nl=False)
+    texts = {
+        "experiment": catalog.schema_text, "configuration": catalog.configuration_schema_text,
+        "gameday": catalog.gameday_schema_text,
+    }  # fmt: skip
+    click.echo(texts[of](), nl=False)
     return ExitCode.MET
 
 
