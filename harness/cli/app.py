@@ -337,23 +337,18 @@ def _drilled(
 
 
 @drill.command()
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("gameday.yaml"),
-    show_default=True,
-    help="What is drilled, and when people may be asked for it.",
-)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("gameday.yaml"), metavar="[FILE]")
 @click.option(
     "--pick", type=click.Choice(["least-recently-drilled", "random"]), help="How the experiment is chosen, this time."
 )
 @click.option("--seed", type=int, help="Draws the same experiment again, with --pick random.")
 @_peers
 @_where
-def gameday(config: Path, pick: Pick | None, seed: int | None, **flags: Any) -> ExitCode:
+def gameday(file: Path, pick: Pick | None, seed: int | None, **flags: Any) -> ExitCode:
     """Hold a game day: wait for its moment, announce it, run what is due.
 
-    A day that the calendar keeps free is not held, with exit code 0. The journal is kept in the cluster as well.
+    FILE says what is drilled, and when people may be asked for it; gameday.yaml by default. A day that the calendar
+    keeps free is not held, with exit code 0. The journal is kept in the cluster as well.
     """
     settings = _settings({**flags, "keep": "cluster"})
     from harness import wiring
@@ -363,7 +358,7 @@ def gameday(config: Path, pick: Pick | None, seed: int | None, **flags: Any) -> 
             return _drilled(screen, settings, name, profile=profile, responder=responder, setup=False)
 
     screen = _screen(settings.output)
-    held = wiring.hold_gameday(settings, config, each, screen.line, how=pick, seed=seed)
+    held = wiring.hold_gameday(settings, file, each, screen.line, how=pick, seed=seed)
     if held.run is None:
         screen.answer(f"not held: {held.why_not}", {"held": False, "why_not": held.why_not})
     return held.exit_code

@@ -95,6 +95,8 @@ class GameDay(Frozen):
     """One file: which experiments, when, how they are chosen, and what happens before one begins."""
 
     experiments: tuple[Name, ...] = Field(min_length=1)
+    folder: str = ""
+    """Where experiments are looked for first, by their names; else those that ship are meant."""
     time_zone: TimeZone = "UTC"
     window: Window | None = None
     holidays: tuple[Holiday, ...] = ()

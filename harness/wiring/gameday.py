@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.ports.metrics import Metrics
 
 Run = Callable[[str, str, str], RunOutcome]
-"""Runs an experiment, given its name, profile and responder."""
+"""Runs an experiment, given its file, profile and responder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ def hold_gameday(
 
     loaded = loading.load_gameday(path)
     day = loaded.gameday
-    known = {name: loading.load(loading.find(name, ROOT)).experiment for name in day.experiments}
+    paths = {name: _file(name, day, loaded.beside) for name in day.experiments}
+    known = {name: loading.load(file).experiment for name, file in paths.items()}
     webhook = _webhook(day, loaded.beside)
     clock, over = SystemClock(), Flag()
     cluster = connect(settings, existing_access(settings), clock)
-    experiment = next(iter(known.values()))
     with contextlib.ExitStack() as held, terminable():
         held.callback(cluster.close)
         peers = held.enter_context(contextlib.closing(peers_of(settings, cluster, clock)))
@@ -73,8 +73,15 @@ def hold_gameday(
             )  # fmt: skip
         except NotToday as reason:
             return Held("", str(reason), None, ExitCode.MET)
-        outcome = run(name, day.profile, day.responder)
+        outcome = run(str(paths[name]), day.profile, day.responder)
     return Held(name, "", outcome, outcome.exit_code)
+
+
+def _file(name: str, day: GameDay, beside: Callable[[str], Path]) -> Path:
+    from harness import loading
+
+    own = beside(day.folder) / f"{name}.yaml" if day.folder else None
+    return own.resolve() if own is not None and own.is_file() else loading.find(name, ROOT).resolve()
 
 
 def _webhook(day: GameDay, beside: Callable[[str], Path]) -> Callable[[str], None] | None:

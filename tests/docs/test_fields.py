@@ -14,21 +14,25 @@ from tests.docs.pages import ROOT, Page, page
 
 EXPERIMENT = page("docs/writing-an-experiment.md")
 CONFIGURATION = page("docs/your-own-cluster.md")
+GAMEDAY = page("docs/gameday.md")
+SCHEMAS = (
+    (EXPERIMENT, catalog.schema()),
+    (CONFIGURATION, catalog.configuration_schema()),
+    (GAMEDAY, catalog.gameday_schema()),
+)
 _ROW = re.compile(r"^\| (\*\*)?`([a-z_]+)`(?:\*\*)? \| \S", re.MULTILINE)
 
 
 def kinds() -> dict[str, tuple[Page, dict[str, Any]]]:
     found: dict[str, tuple[Page, dict[str, Any]]] = {}
-    for where, schema in ((EXPERIMENT, catalog.schema()), (CONFIGURATION, catalog.configuration_schema())):
+    for where, schema in SCHEMAS:
         found |= {name: (where, body) for name, body in {schema["title"]: schema, **schema["definitions"]}.items()}
     return found
 
 
 def test_no_two_kinds_share_a_name() -> None:
-    shared = {"Experiment", *catalog.schema()["definitions"]} & {
-        "Configuration", *catalog.configuration_schema()["definitions"],
-    }  # fmt: skip
-    assert not shared
+    named = [name for _, schema in SCHEMAS for name in (schema["title"], *schema["definitions"])]
+    assert sorted(named) == sorted(set(named))
 
 
 @pytest.mark.parametrize("kind", kinds())
