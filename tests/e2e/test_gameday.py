@@ -29,9 +29,9 @@ DAY = {
 
 @pytest.fixture
 def cronjob(product: Product, tmp_path: Path) -> Iterator[Product]:
-    """The CronJob of manifests/harness/gameday with a day of its own, never started by its schedule."""
+    """The CronJob of manifests/gameday with a day of its own, never started by its schedule."""
     folder = tmp_path / "gameday"
-    shutil.copytree(ROOT / "manifests" / "harness" / "gameday", folder)
+    shutil.copytree(ROOT / "manifests" / "gameday", folder)
     (folder / "gameday.yaml").write_text(yaml.safe_dump(DAY))
     image = harness_image.build(ROOT, Silent())
     choose("local", name=product.access.name).load_image(image.archive, image.ref)
