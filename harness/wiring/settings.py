@@ -286,7 +286,7 @@ def peer_needs(settings: Settings) -> tuple[Need, ...]:
     from harness.engine.guards import Need
 
     found = map(service_of, (settings.prometheus, settings.alertmanager, settings.pager))
-    return tuple(Need("get", "Service/proxy", one.namespace, one.name) for one in found if one is not None)
+    return tuple(Need("get", "Service/proxy", one.namespace, one.proxied) for one in found if one is not None)
 
 
 class Phases:
