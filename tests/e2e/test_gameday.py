@@ -65,7 +65,7 @@ def pod(product: Product, name: str) -> str:
 
 
 def told(product: Product, name: str) -> str:
-    return product.kubectl("-n", HOME, "logs", f"job/{name}", "--tail=60")
+    return product.kubectl("-n", HOME, "logs", f"job/{name}", "--tail=500")
 
 
 def kept(product: Product) -> list[dict[str, Any]]:
