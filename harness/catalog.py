@@ -16,8 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
+from harness.core.configuration import Configuration
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
+from harness.core.gameday import GameDay
 from harness.core.quantity import format_duration
 from harness.faults.config import Config, ConfigSpec
 from harness.faults.cpu_limit import CpuLimit, CpuLimitSpec
@@ -33,6 +35,10 @@ from harness.ports.fault import Fault
 
 SCHEMA_PATH = "docs/schema/experiment.schema.json"
 """Where the exported schema is committed, relative to the root of the repository."""
+CONFIGURATION_SCHEMA_PATH = "docs/schema/drill.schema.json"
+"""The same for the schema of `drill.yaml`."""
+GAMEDAY_SCHEMA_PATH = "docs/schema/gameday.schema.json"
+"""The same for the schema of a game day's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +136,31 @@ def experiments() -> TypeAdapter[AnyExperiment]:
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 7, which yaml-language-server takes) of an experiment file."""
-    body: dict[str, Any] = _draft7(experiments().json_schema(by_alias=True))
+    return _titled("Experiment", experiments().json_schema(by_alias=True))
+
+
+@cache
+def configuration_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of `drill.yaml`."""
+    return _titled("Configuration", Configuration.model_json_schema(by_alias=True))
+
+
+def gameday_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of a game day's file."""
+    return _titled("GameDay", GameDay.model_json_schema(by_alias=True))
+
+
+def gameday_schema_text() -> str:
+    """The schema as it is committed at `GAMEDAY_SCHEMA_PATH`."""
+    return json.dumps(gameday_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _titled(title: str, written: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = _draft7(written)
     definitions = body.pop("$defs")
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Experiment",
+        "title": title,
         **body,
         "definitions": definitions,
     }
@@ -143,6 +169,11 @@ def schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as it is committed at `SCHEMA_PATH`."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def configuration_schema_text() -> str:
+    """The schema as it is committed at `CONFIGURATION_SCHEMA_PATH`."""
+    return json.dumps(configuration_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _draft7(node: Any) -> Any:

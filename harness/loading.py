@@ -1,4 +1,4 @@
-"""From an experiment file to a checked experiment.
+"""From a file to a checked experiment, or to the configuration that `drill.yaml` is.
 
 Whoever writes a file learns everything that is wrong with it at once, each with its line and column, what was
 expected and what to write instead. The file is data from outside: its size, depth and number of values are bounded,
@@ -13,14 +13,16 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import catalog
+from harness.core.configuration import NO_SECRETS, PEERS, SEALED, Configuration
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest, renewed
+from harness.core.gameday import GameDay
 from harness.core.quantity import WRITTEN
 from harness.core.sense import nonsense
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 MAX_NODES = 10_000
-_EXPECTED = f"a file that fits {catalog.SCHEMA_PATH}"
 _REMEDY = "correct these lines; editors that read the yaml-language-server line complete and check the file"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -50,10 +51,51 @@ class _Problem(NamedTuple):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a file is to be. `sealed` are the fields in which a secret may have been written by mistake: what is found
+    there is never shown."""
+
+    noun: str
+    a_noun: str
+    example: str
+    slug: str
+    schema_path: str
+    schema: Callable[[], dict[str, Any]]
+    check: Callable[[str], Any]
+    sealed: tuple[str, ...] = ()
+
+    def seals(self, loc: Loc) -> bool:
+        """Whether the value at `loc` is not to be shown."""
+        return bool(loc) and loc[0] in self.sealed and loc[-1] != "insecure_skip_verify"
+
+    def refuses(self, loc: Loc) -> bool:
+        """Whether the field at `loc` is one that would hold a secret."""
+        return self.seals(loc) and len(loc) > 1 and loc[-1] in SEALED
+
+
+_EXPERIMENT = _Form(
+    "experiment", "an experiment", "name: my-drill", "experiment-invalid", catalog.SCHEMA_PATH, catalog.schema,
+    lambda body: catalog.experiments().validate_json(body, strict=True, context=WRITTEN),
+)  # fmt: skip
+_CONFIGURATION = _Form(
+    "configuration", "a configuration", "context: my-staging", "configuration-invalid",
+    catalog.CONFIGURATION_SCHEMA_PATH, catalog.configuration_schema,
+    lambda body: Configuration.model_validate_json(body, strict=True), PEERS,
+)  # fmt: skip
+
+
+_GAMEDAY = _Form(
+    "game day", "a game day", "experiments: [oom-workers]", "gameday-invalid", catalog.GAMEDAY_SCHEMA_PATH,
+    catalog.gameday_schema, lambda body: GameDay.model_validate_json(body, strict=True, context=WRITTEN),
+)  # fmt: skip
+
+
 @dataclass(slots=True)
 class _Document:
     """A file's plain data with the places of its values and of its keys, and what is wrong with it so far."""
 
+    form: _Form = _EXPERIMENT
     data: Any = None
     marks: dict[Loc, Mark] = field(default_factory=dict)
     keys: dict[Loc, Mark] = field(default_factory=dict)
@@ -79,6 +121,35 @@ class LoadedExperiment:
     def where(self, *loc: str | int) -> str:
         """file:line:column of the value at `loc`, or of the nearest value around it."""
         return _where(self.path, _nearest(self.document.marks, self.document.written(loc)))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfiguration:
+    """A configuration with the file that it came from. What it names by a relative path lies beside the file."""
+
+    configuration: Configuration
+    path: Path
+    document: _Document
+
+    def where(self, *loc: str | int) -> str:
+        """file:line:column of the value at `loc`, or of the nearest value around it."""
+        return _where(self.path, _nearest(self.document.marks, loc))
+
+    def beside(self, text: str) -> Path:
+        """The path that the file means by `text`; `~` is the home folder."""
+        return self.path.parent / Path(text).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGameDay:
+    """A game day with the file that it came from. What it names by a relative path lies beside the file."""
+
+    gameday: GameDay
+    path: Path
+
+    def beside(self, text: str) -> Path:
+        """The path that the file means by `text`; `~` is the home folder."""
+        return self.path.parent / Path(text).expanduser()
 
 
 def find(name_or_path: str, root: Path) -> Path:
@@ -150,8 +221,8 @@ def _no_file(name: str, root: Path, folder: Path) -> BadInput:
 
 def load(path: Path) -> LoadedExperiment:
     """The experiment in a file. Raises BadInput with every problem of the file, each with file:line:column."""
-    document = _read(path)
-    experiment = None if document.data is None else _validated(document)
+    document = _read(path, _EXPERIMENT)
+    experiment: AnyExperiment | None = None if document.data is None else _validated(document)
     if experiment is not None and experiment.name != path.stem:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
@@ -159,14 +230,32 @@ def load(path: Path) -> LoadedExperiment:
         found = dict.fromkeys((document.written(loc), message) for loc, message in nonsense(experiment))
         document.problems += [_Problem(_nearest(document.marks, loc), loc, message) for loc, message in found]
     if experiment is None or document.problems:
-        raise _rejected(path, document.problems)
+        raise _rejected(path, document.problems, document.form)
     return LoadedExperiment(experiment, path, document)
+
+
+def load_configuration(path: Path) -> LoadedConfiguration:
+    """The configuration in a file. Raises BadInput with every problem of the file, each with file:line:column."""
+    document = _read(path, _CONFIGURATION)
+    configuration: Configuration | None = _validated(document)
+    if configuration is None or document.problems:
+        raise _rejected(path, document.problems, document.form)
+    return LoadedConfiguration(configuration, path, document)
+
+
+def load_gameday(path: Path) -> LoadedGameDay:
+    """The game day in a file. Raises BadInput with every problem of the file, each with file:line:column."""
+    document = _read(path, _GAMEDAY)
+    gameday: GameDay | None = None if document.data is None else _validated(document)
+    if gameday is None or document.problems:
+        raise _rejected(path, document.problems, document.form)
+    return LoadedGameDay(gameday, path)
 
 
 def parse(data: Mapping[str, Any]) -> AnyExperiment:
     """The experiment in data that a journal kept. Raises BadInput with every problem, by path."""
     document = _Document(data=renewed(data))
-    experiment = _validated(document)
+    experiment: AnyExperiment | None = _validated(document)
     if experiment is None:
         lines = [f"{_dotted(problem.loc)}: {problem.message}" for problem in document.problems]
         raise BadInput(
@@ -187,30 +276,31 @@ def _times(fault: Any) -> int:
 # From bytes to data
 
 
-def _read(path: Path) -> _Document:
-    text = _text(path)
+def _read(path: Path, form: _Form) -> _Document:
+    text = _text(path, form)
     import yaml
 
     try:
-        refused = _refused(text)
+        refused = _refused(text, form)
         if refused:
-            raise _rejected(path, refused)
+            raise _rejected(path, refused, form)
         node = yaml.compose(text, Loader=_loader())
     except yaml.reader.ReaderError as error:
         mark = _mark_at(text, text.find(chr(error.character)) if isinstance(error.character, int) else 0)
         raise _syntax(path, mark, f"the character U+{_code(error.character):04X} is not allowed in YAML") from error
     except yaml.MarkedYAMLError as error:
         raise _syntax(path, *_explained(error, text)) from error
-    document = _Document()
+    document = _Document(form)
     if node is None:
-        raise _rejected(path, [_Problem(Mark(1, 1), (), "the file holds no experiment; it is empty")])
+        raise _rejected(path, [_Problem(Mark(1, 1), (), f"the file holds no {form.noun}; it is empty")], form)
     document.data = _plain(node, (), document)
     if not isinstance(document.data, dict):
-        raise _rejected(path, [_Problem(Mark(1, 1), (), "an experiment is a mapping of fields, like `name: my-drill`")])
+        message = f"{form.a_noun} is a mapping of fields, like `{form.example}`"
+        raise _rejected(path, [_Problem(Mark(1, 1), (), message)], form)
     return document
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, form: _Form) -> str:
     try:
         # Without waiting: a pipe would keep us until somebody writes into it, and a device has no end.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -221,7 +311,7 @@ def _text(path: Path) -> str:
         raise BadInput(
             "unreadable",
             f"the file cannot be read: {getattr(error, 'strerror', None) or error}",
-            expected="a readable experiment file",
+            expected=f"a readable {form.noun} file",
             remedy="check the path and its permissions",
             where=str(path),
         ) from error
@@ -229,8 +319,8 @@ def _text(path: Path) -> str:
         raise BadInput(
             "file-too-large",
             f"the file is larger than {MAX_BYTES // 1024} KiB",
-            expected="an experiment file of a few KiB",
-            remedy="keep one experiment per file, and long texts in the runbook",
+            expected=f"{form.a_noun} file of a few KiB",
+            remedy=f"keep one {form.noun} per file, and long texts elsewhere",
             where=str(path),
         )
     try:
@@ -257,7 +347,7 @@ def _loader() -> Any:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _refused(text: str) -> list[_Problem]:
+def _refused(text: str, form: _Form) -> list[_Problem]:
     """What is refused before anything is built: the parser's events are a flat stream, so nothing can blow up."""
     import yaml
 
@@ -268,7 +358,7 @@ def _refused(text: str) -> list[_Problem]:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                found.append(_Problem(mark, (), "a second document begins; keep one experiment per file"))
+                found.append(_Problem(mark, (), f"a second document begins; keep one {form.noun} per file"))
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if isinstance(event, yaml.NodeEvent):
@@ -298,6 +388,9 @@ def _plain(node: yaml.Node, loc: Loc, document: _Document) -> Any:
         return dict(_entries(node, loc, document))
     assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - the third and last kind of node
     value, trap = _scalar(node)
+    if trap and document.form.seals(loc):
+        strange = "YAML reads this as something else than it says; put it into quotes"
+        trap = "" if document.form.refuses(loc) else strange
     if trap:
         document.problems.append(_Problem(mark, loc, trap))
     return value
@@ -360,12 +453,12 @@ def _scalar(node: yaml.ScalarNode) -> tuple[Any, str]:
 # From data to an experiment
 
 
-def _validated(document: _Document) -> AnyExperiment | None:
+def _validated(document: _Document) -> Any:
+    """What the document is; None where it has problems, which it then holds."""
     from pydantic import ValidationError
 
     try:
-        body = json.dumps(document.data, allow_nan=False)
-        return catalog.experiments().validate_json(body, strict=True, context=WRITTEN)
+        return document.form.check(json.dumps(document.data, allow_nan=False))
     except ValidationError as error:
         told = {problem.loc for problem in document.problems}
         document.problems += [p for p in _translated(error, document) if p.loc not in told]
@@ -374,8 +467,9 @@ def _validated(document: _Document) -> AnyExperiment | None:
 
 def _translated(error: ValidationError, document: _Document) -> Iterator[_Problem]:
     expected: dict[Loc, list[str]] = {}
+    told: set[Loc] = set()
     for detail in error.errors(include_url=False):
-        at = _settled(detail["loc"], document.data)
+        at = _settled(detail["loc"], document)
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, SelfCheckError):
             for inner, message in cause.problems:
@@ -389,13 +483,16 @@ def _translated(error: ValidationError, document: _Document) -> Iterator[_Proble
         elif at.branch and detail["type"] in _TYPES:
             expected.setdefault(at.loc, []).append(_TYPES[detail["type"]])
         elif detail["type"] == "extra_forbidden":
-            parent = _settled(detail["loc"][:-1], document.data)
-            yield _unknown_field(at.loc, _alternatives(parent.nodes), document)
+            parent = _settled(detail["loc"][:-1], document)
+            yield _unknown_field(at.loc, _alternatives(parent.nodes, document.form), document)
         else:
+            told.add(at.loc)
             yield _told(detail, at, document)
     for loc, types in expected.items():
+        if loc in told:
+            continue  # the value is of one of these types, and wrong in another way
         words = " or ".join([", ".join(types[:-1]), types[-1]] if len(types) > 1 else types)
-        message = f"expected {words}, found {_shown(_value_at(loc, document.data))}"
+        message = f"expected {words}, found {_found_at(loc, _value_at(loc, document.data), document.form)}"
         yield _Problem(_nearest(document.marks, loc), loc, message)
 
 
@@ -413,14 +510,14 @@ class _Settled(NamedTuple):
     """The alternatives, where the keys do not say which one was meant."""
 
 
-def _settled(path: Loc, data: Any) -> _Settled:
+def _settled(path: Loc, document: _Document) -> _Settled:
     """The place that pydantic means. Its path holds, right behind a value that may be one of several things, the name
     of the one that it was tried as: that part stands in no file, whatever fields the file has."""
     kept: list[str | int] = []
-    nodes: list[dict[str, Any]] = [catalog.schema()]
-    rest = list(path)
+    nodes: list[dict[str, Any]] = [document.form.schema()]
+    rest, data = list(path), document.data
     while True:
-        options = _alternatives(nodes)
+        options = _alternatives(nodes, document.form)
         if len(options) > 1 and rest:
             name, *rest = rest
             key = _tag_key(options)
@@ -429,7 +526,7 @@ def _settled(path: Loc, data: Any) -> _Settled:
                 best = _nearest_shapes(options, data)
                 if len(best) > 1:
                     return _Settled(tuple(kept), nodes, unclear=tuple(best))
-                if chosen and chosen != best:
+                if chosen != best and (chosen or len(options) > len(_mappings(options))):
                     return _Settled(tuple(kept), nodes, meant=False)
             nodes = chosen or options
             if not rest and not all("properties" in one for one in options):
@@ -453,16 +550,16 @@ def _value_at(loc: Loc, data: Any) -> Any:
     return data
 
 
-def _alternatives(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _alternatives(nodes: list[dict[str, Any]], form: _Form) -> list[dict[str, Any]]:
     """The nodes with references followed and alternatives laid side by side; `title` is a definition's name. That a
     value may be left out is no alternative."""
     found: list[dict[str, Any]] = []
     for node in nodes:
         if "$ref" in node:
             name = node["$ref"].rpartition("/")[2]
-            found += _alternatives([{**catalog.schema()["definitions"][name], "title": name}])
+            found += _alternatives([{**form.schema()["definitions"][name], "title": name}], form)
         elif "anyOf" in node or "oneOf" in node:
-            found += _alternatives([*node.get("anyOf", ()), *node.get("oneOf", ())])
+            found += _alternatives([*node.get("anyOf", ()), *node.get("oneOf", ())], form)
         elif node.get("type") != "null":
             found.append(node)
     return found
@@ -493,8 +590,14 @@ def _tag_key(options: list[dict[str, Any]]) -> str | None:
 
 def _nearest_shapes(options: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
     """The alternatives that have most of the fields that are there."""
+    options = _mappings(options)
     shared = [sum(key in one.get("properties", {}) for key in data) for one in options]
     return [one for one, count in zip(options, shared, strict=True) if count == max(shared)]
+
+
+def _mappings(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without plain text, which has no fields."""
+    return [one for one in options if one.get("type") != "string"]
 
 
 def _either(options: tuple[dict[str, Any], ...]) -> str:
@@ -504,6 +607,8 @@ def _either(options: tuple[dict[str, Any], ...]) -> str:
 
 def _unknown_field(loc: Loc, options: list[dict[str, Any]], document: _Document) -> _Problem:
     name, present = str(loc[-1]), _value_at(loc[:-1], document.data)
+    if document.form.refuses(loc):
+        return _Problem(document.keys.get(loc, Mark(1, 1)), loc, NO_SECRETS)
     known = tuple(dict.fromkeys(field for one in options for field in one.get("properties", {})))
     guess = closest(name, known)
     listed = f"; known here: {', '.join(f for f in known if f not in present) or 'nothing more'}" if known else ""
@@ -515,7 +620,7 @@ def _told(detail: ErrorDetails, at: _Settled, document: _Document) -> _Problem:
     """Any other of pydantic's errors, at the value that it is about."""
     loc, kind, value = at.loc, detail["type"], detail["input"]
     if kind.startswith("union_tag"):
-        options = _alternatives(at.nodes)
+        options = _alternatives(at.nodes, document.form)
         key = _tag_key(options) or ""
         what = {"kind": "fault", "do": "step"}.get(key, "value")
         known = [str(_tag(one, key)) for one in options]
@@ -530,7 +635,16 @@ def _told(detail: ErrorDetails, at: _Settled, document: _Document) -> _Problem:
         loc = (*loc, key) if (*loc, key) in document.marks else loc
         return _Problem(_nearest(document.marks, loc), loc, message)
     mark = document.keys.get(loc) if detail["loc"][-1:] == ("[key]",) else None
-    return _Problem(mark or _nearest(document.marks, loc), loc, _sentence(detail, loc))
+    return _Problem(
+        mark or _nearest(document.marks, loc), loc, _sealed(detail, loc, document.form) or _sentence(detail, loc)
+    )
+
+
+def _sealed(detail: ErrorDetails, loc: Loc, form: _Form) -> str:
+    """A sentence without the value that was found; empty where it may be shown, or where none would be."""
+    if not form.seals(loc) or detail["type"] in {"missing", "value_error", "too_short", "string_too_short"}:
+        return ""
+    return f"expected {_TYPES.get(detail['type'], 'something else')}, found {_found_at(loc, detail['input'], form)}"
 
 
 _TYPES = {
@@ -609,6 +723,13 @@ def _in_lower_case(value: Any, pattern: str) -> str:
     return f"; did you mean `{lower}`?" if len(lower) < 100 and re.fullmatch(pattern, lower) else ""
 
 
+def _found_at(loc: Loc, value: Any, form: _Form) -> str:
+    """A value that was found, or where that is not to be shown, what kind of one it is."""
+    if not form.seals(loc):
+        return _shown(value)
+    return {dict: "a mapping", list: "a list", str: "text", type(None): "nothing"}.get(type(value), "a plain value")
+
+
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -617,14 +738,14 @@ def _shown(value: Any) -> str:
 # Places and errors
 
 
-def _rejected(path: Path, problems: list[_Problem]) -> BadInput:
+def _rejected(path: Path, problems: list[_Problem], form: _Form) -> BadInput:
     ordered = sorted(set(problems), key=lambda p: (p.mark, _dotted(p.loc), p.message))
     lines = [f"{_where(path, p.mark)}: {_dotted(p.loc)}{': ' if p.loc else ''}{p.message}" for p in ordered]
     count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
     return BadInput(
-        "experiment-invalid",
-        "\n".join([f"the experiment has {count}", *lines]),
-        expected=_EXPECTED,
+        form.slug,
+        "\n".join([f"the {form.noun} has {count}", *lines]),
+        expected=f"a file that fits {form.schema_path}",
         remedy=_REMEDY,
         where=_where(path, ordered[0].mark),
     )

@@ -7,39 +7,36 @@ strips the Authorization header on its way to a service.
 
 from __future__ import annotations
 
-import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from harness.core.address import EXPECTED, is_url, service_of, without_secrets
 from harness.core.clock import Bounds, Instant
 from harness.core.errors import BadInput, Unreachable
 from harness.ports.cluster import OutcomeUnknown
-from harness.ports.endpoint import Answer, ApiServer, Endpoint
+from harness.ports.endpoint import Answer, ApiServer, Credentials, Endpoint
 from harness.ports.payload import IDENTITY, PEER_BYTES, TooMuch, gathered, parsed
 from harness.ports.retry import READ_BUDGET, Transient, patiently, seconds_wished
 from harness.ports.stamps import Stamp, compare, http_date
+from harness.ports.trust import authorization, identity, refused, tls_context, untrusted
 
 if TYPE_CHECKING:
     import httpx2
 
-_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_SERVICE = re.compile(
-    rf"service:(?:(?P<scheme>https?):)?(?P<namespace>{_LABEL})/(?P<name>{_LABEL}):(?P<port>[-a-z0-9]+)"
-)
 _PASSING = frozenset({408, 425, 429})
+NOTHING = Credentials()
 CONNECT, READ = 3.0, 10.0
 """Time limits in seconds: to connect, and between two bytes."""
 
 
-def resolve(text: str, server: ApiServer | None) -> Endpoint:
-    """The endpoint that `text` names; `server` is the API server's door, needed for `service:`. Raises BadInput."""
-    match = _SERVICE.fullmatch(text)
-    if match and server is not None and not server.server_name:
-        scheme = f"{match['scheme']}:" if match["scheme"] else ""
-        path = f"/api/v1/namespaces/{match['namespace']}/services/{scheme}{match['name']}:{match['port']}/proxy"
+def resolve(text: str, server: ApiServer | None, held: Credentials = NOTHING) -> Endpoint:
+    """The endpoint that `text` names; `server` is the API server's door, needed for `service:`, and `held` what a URL
+    takes beside it. Raises BadInput."""
+    service = service_of(text)
+    if service and server is not None and not server.server_name:
+        scheme = f"{service.scheme}:" if service.scheme else ""
+        path = f"/api/v1/namespaces/{service.namespace}/services/{scheme}{service.name}:{service.port}/proxy"
         return Endpoint(
             name=text,
             base_url=server.host + path,
@@ -48,8 +45,9 @@ def resolve(text: str, server: ApiServer | None) -> Endpoint:
             authorization=server.authorization,
             proxy=server.proxy,
             environment=False,
+            identity=lambda: "as the kubeconfig's user",
         )
-    if match:
+    if service:
         raise BadInput(
             "endpoint-without-cluster",
             f"{text!r} goes through the API server, and there is none"
@@ -58,28 +56,28 @@ def resolve(text: str, server: ApiServer | None) -> Endpoint:
             expected="a cluster whose API server is reached under the name in its certificate",
             remedy="give the peer as an http(s) URL instead",
         )
-    if not _is_address(text):
+    if not is_url(text):
         raise BadInput(
             "endpoint-unreadable",
-            f"{_without_secrets(text)!r} is not a peer's address",
-            expected="service:NAMESPACE/NAME:PORT, or an http(s) URL without credentials, query or fragment",
-            remedy="for example service:monitoring/prometheus:9090 or http://127.0.0.1:9090",
+            f"{without_secrets(text)!r} is not a peer's address",
+            expected=EXPECTED,
+            remedy="for example service:monitoring/prometheus:9090 or http://127.0.0.1:9090; credentials are named by "
+            "their files in drill.yaml",
         )
-    return Endpoint(name=text.rstrip("/"), base_url=text.rstrip("/"))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        host, _ = url.hostname, url.port
-    except ValueError:
-        return False
-    plain = text.isprintable() and " " not in text
-    return plain and url.scheme in ("http", "https") and bool(host) and not (url.query or url.fragment or url.username)
-
-
-def _without_secrets(text: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", text)
+    name = text.rstrip("/")
+    if held == NOTHING:
+        return Endpoint(name=name, base_url=name)
+    return Endpoint(
+        name=name,
+        base_url=name,
+        verify=str(held.ca_file) if held.ca_file is not None else held.verify,
+        cert=None if held.cert is None else (str(held.cert[0]), str(held.cert[1])),
+        authorization=lambda: authorization(name, held),
+        server_name=held.server_name,
+        identity=lambda: identity(held),
+        secret=held.bearer_token_file is not None or held.password_file is not None,
+        where=held.where,
+    )
 
 
 class HttpTransport:
@@ -101,8 +99,9 @@ class HttpTransport:
         self._stop = stop or Flag()
         self._budget = budget
         connect, read = limits
+        self._extensions = {"sni_hostname": endpoint.server_name} if endpoint.server_name else None
         self._client = httpx2.Client(
-            verify=_tls(endpoint),
+            verify=tls_context(endpoint),
             timeout=httpx2.Timeout(read, connect=connect),
             auth=_auth(endpoint.authorization),
             trust_env=endpoint.environment,
@@ -154,12 +153,18 @@ class HttpTransport:
         writes = method != "GET"
         sent = self._now()
         try:
-            with self._client.stream(method, self.endpoint.base_url + path, params=params, json=body) as response:
+            url, more = self.endpoint.base_url + path, self._extensions
+            with self._client.stream(method, url, params=params, json=body, extensions=more) as response:
                 packed = response.headers.get("Content-Encoding")
                 content = gathered(response.iter_raw(), encoding=packed, most=PEER_BYTES)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if distrust := untrusted(self.endpoint, f"{method} {path}", error):
+                raise distrust from error
             raise self._failed(method, path, _words(error), transient=True) from error
         except httpx2.HTTPError as error:
+            distrust = None if writes else untrusted(self.endpoint, f"{method} {path}", error)
+            if distrust is not None:
+                raise distrust from error
             raise self._failed(method, path, _words(error), transient=True, unknown=writes) from error
         except TooMuch as error:
             raise self._failed(method, path, str(error), unknown=writes) from error
@@ -180,6 +185,8 @@ class HttpTransport:
 
     def _refused(self, method: str, path: str, response: httpx2.Response, content: bytes) -> Unreachable:
         status = response.status_code
+        if closed := refused(self.endpoint, status, f"{method} {path}", _said(content)):
+            return closed
         refusal = self._failed(
             method,
             path,
@@ -220,19 +227,6 @@ def _said(content: bytes) -> str:
 
 def _text(content: bytes) -> str:
     return content.decode("utf-8", "replace")
-
-
-def _tls(endpoint: Endpoint) -> ssl.SSLContext:
-    """How to trust and be trusted. Plain HTTP gets a context that trusts nobody: loading the CAs costs time."""
-    if not endpoint.base_url.startswith("https:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context = ssl.create_default_context(cafile=endpoint.verify if isinstance(endpoint.verify, str) else None)
-    if endpoint.verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if endpoint.cert:
-        context.load_cert_chain(*endpoint.cert)
-    return context
 
 
 def _auth(authorization: Callable[[], str | None]) -> httpx2.Auth:

@@ -25,10 +25,12 @@ from harness.ports.metrics import ActiveAlert, Rule, Series
 from harness.ports.payload import IDENTITY, PEER_BYTES, TooMuch, gathered, parsed
 from harness.ports.retry import READ_BUDGET, Transient, patiently
 from harness.ports.stamps import Stamp, compare
+from harness.ports.trust import refused, tls_context, untrusted
 
 if TYPE_CHECKING:
     from prometheus_api_client import PrometheusConnect
     from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
 
 _log = logging.getLogger("harness.prometheus")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
@@ -197,6 +199,8 @@ class Prometheus:
         except TooMuch as error:
             raise self._failed(query, str(error), transient=False) from error
         except (RequestException, HTTPError) as error:
+            if distrust := untrusted(self._endpoint, repr(query), error):
+                raise distrust from error
             raise self._failed(query, f"no good answer ({type(error).__name__}: {error})", transient=True) from error
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(query, f"an answer that is not Prometheus' ({error!r})", transient=True) from error
@@ -214,8 +218,6 @@ class Prometheus:
         from urllib3.util.retry import Retry
 
         endpoint, session = self._endpoint, Session()
-        session.verify = endpoint.verify
-        session.cert = endpoint.cert
         session.trust_env = endpoint.environment
         session.headers["User-Agent"] = "drill"
         session.headers["Accept-Encoding"] = IDENTITY
@@ -230,9 +232,11 @@ class Prometheus:
 
         session.auth = authorize
         session.hooks["response"].append(_look)
-        return PrometheusConnect(
+        connect = PrometheusConnect(
             url=endpoint.base_url, session=session, retry=Retry(total=0, redirect=0), timeout=self._limits
         )
+        session.mount(endpoint.base_url, _door(endpoint))  # in the place of the one that the package has just mounted
+        return connect
 
     def _refused(self, query: str, refusal: _Refusal) -> BadInput | Unreachable:
         if refusal.kind == "bad_data":
@@ -242,6 +246,8 @@ class Prometheus:
                 expected="an expression that Prometheus can parse",
                 remedy="try it in Prometheus' own query page",
             )
+        if closed := refused(self._endpoint, refusal.status, repr(query), refusal.text):
+            return closed
         passing = refusal.status in (408, 429) or refusal.status >= 500
         return self._failed(query, f"{refusal.status}: {refusal.text}", transient=passing)
 
@@ -289,6 +295,37 @@ class Prometheus:
                 expected="float samples (no strings, no native histograms)",
                 remedy="change the expression to one that gives numbers",
             ) from error
+
+
+def _door(endpoint: Endpoint) -> HTTPAdapter:
+    """The adapter of requests with one TLS context, the same as the Transport's: its own would add the CAs of a
+    package, and take others from the environment."""
+    from requests.adapters import HTTPAdapter
+    from urllib3 import disable_warnings
+    from urllib3.exceptions import InsecureRequestWarning
+    from urllib3.util.retry import Retry
+
+    if endpoint.verify is False:  # said once, by the preflight, and not on stderr at each request
+        disable_warnings(InsecureRequestWarning)
+    tls: dict[str, Any] = {"ssl_context": tls_context(endpoint)}
+    if endpoint.server_name:
+        tls["server_hostname"] = endpoint.server_name
+
+    class Door(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **{**kwargs, **tls})
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            return super().proxy_manager_for(proxy, **{**kwargs, **tls})
+
+        def cert_verify(self, *_: Any) -> None:
+            """The context does."""
+
+        def build_connection_pool_key_attributes(self, request: PreparedRequest, *_: Any, **__: Any) -> Any:
+            host, _tls = super().build_connection_pool_key_attributes(request, True)  # noqa: FBT003 - requests' order
+            return host, {}
+
+    return Door(max_retries=Retry(total=0, redirect=0))
 
 
 def duration(text: str) -> float:

@@ -15,6 +15,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode
 
 if TYPE_CHECKING:
     from harness.core.event import Action
+    from harness.core.gameday import Pick
     from harness.ports.progress import Progress
     from harness.terminal.screen import Screen
     from harness.wiring import RunOutcome, Settings
@@ -27,7 +28,7 @@ CODES = (
 )
 PROFILES = click.Choice(["smoke", "gameday"])
 RESPONDERS = click.Choice(["autopilot", "human"])
-CLUSTERS = click.Choice(["auto", "local", "kind", "context"])
+CLUSTERS = click.Choice(["auto", "local", "kind", "context", "pod"])
 OWN_CLUSTERS = click.Choice(["auto", "local", "kind"])
 
 
@@ -49,6 +50,11 @@ def _output(command: C) -> C:
 
 
 def _runs(command: C) -> C:
+    command = click.option(
+        "--config", type=click.Path(path_type=Path), envvar="DRILL_CONFIG", show_envvar=True,
+        help="What else holds where no option and no variable says it; drill.yaml of the working directory where there "
+        "is one.",
+    )(command)  # fmt: skip
     return click.option(
         "--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
         help="The folder that holds the runs.",
@@ -61,8 +67,8 @@ def _where(command: C) -> C:
         click.option(
             "--cluster", "--provider", "cluster", type=CLUSTERS, envvar="DRILL_CLUSTER", default="auto",
             show_default=True, show_envvar=True,
-            help="Where to drill; auto: a named context, else a local cluster that is there, else kind where Docker "
-            "answers, else local.",
+            help="Where to drill; auto: a named context, else in a pod its own cluster, else a local cluster that is "
+            "there, else kind where Docker answers, else local.",
         ),
         click.option("--context", envvar="CONTEXT", show_envvar=True, help="An entry of the kubeconfig."),
         click.option(
@@ -87,21 +93,38 @@ def _peers(command: C) -> C:
     return command
 
 
+def _keep(command: C) -> C:
+    return click.option(
+        "--keep", type=click.Choice(["folder", "cluster"]), envvar="DRILL_KEEP", default="folder", show_default=True,
+        show_envvar=True, help="Where the journal is kept: in the folder, or in the drilled namespace as well.",
+    )(command)  # fmt: skip
+
+
 def _namespace(command: C) -> C:
     return click.option("--namespace", help="The drilled namespace, where the cluster has several.")(command)
 
 
 def _settings(flags: dict[str, Any]) -> Settings:
-    """The settings that options and environment mean; what was not said keeps its default."""
-    from harness.wiring import Settings
+    """The settings that options, environment and `drill.yaml` mean; what none of them says keeps its default."""
+    from harness.wiring.settings import configured
 
+    file = flags.pop("config", None)
     if os.pathsep in str(flags.get("kubeconfig") or ""):
         del flags["kubeconfig"]  # KUBECONFIG may list several files: whoever reads it merges them as kubectl does
-    settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    said = {name: value for name, value in flags.items() if value is not None and not _is_default(name)}
+    settings = configured(said, file)
     known = click.get_current_context().find_object(Invocation)
     if known is not None:
         known.output, known.runs = settings.output, settings.runs
     return settings
+
+
+def _is_default(name: str) -> bool:
+    """Whether nobody said an option, and its value is the one that it has by itself."""
+    context: click.Context | None = click.get_current_context()
+    while context is not None and (source := context.get_parameter_source(name)) is None:
+        context = context.parent  # `run --dry-run` hands its options on to `plan`
+    return context is not None and source is click.core.ParameterSource.DEFAULT
 
 
 def _screen(output: str) -> Screen:
@@ -142,6 +165,7 @@ def drill(context: click.Context) -> ExitCode | None:
 )
 @click.option("--no-setup", is_flag=True, help="Use the cluster and the staging system as they are.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be changed and how it is undone, as `plan` does.")
+@_keep
 @_peers
 @_where
 @click.pass_context
@@ -158,6 +182,7 @@ def run(
 ) -> ExitCode:
     """Run one EXPERIMENT, from set-up to report."""
     if dry_run:
+        del flags["keep"]
         return _as_code(context.invoke(plan, experiment=experiment, profile=profile, **flags))
     settings = _settings(flags)
     with _screen(settings.output) as screen:
@@ -313,6 +338,34 @@ def _drilled(
 
 
 @drill.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("gameday.yaml"), metavar="[FILE]")
+@click.option(
+    "--pick", type=click.Choice(["least-recently-drilled", "random"]), help="How the experiment is chosen, this time."
+)
+@click.option("--seed", type=int, help="Draws the same experiment again, with --pick random.")
+@_peers
+@_where
+def gameday(file: Path, pick: Pick | None, seed: int | None, **flags: Any) -> ExitCode:
+    """Hold a game day: wait for its moment, announce it, run what is due.
+
+    FILE says what is drilled, and when people may be asked for it; gameday.yaml by default. A day that the calendar
+    keeps free is not held, with exit code 0. The journal is kept in the cluster as well.
+    """
+    settings = _settings({**flags, "keep": "cluster"})
+    from harness import wiring
+
+    def each(name: str, profile: str, responder: str) -> RunOutcome:
+        with _screen(settings.output) as screen:
+            return _drilled(screen, settings, name, profile=profile, responder=responder, setup=False)
+
+    screen = _screen(settings.output)
+    held = wiring.hold_gameday(settings, file, each, screen.line, how=pick, seed=seed)
+    if held.run is None:
+        screen.answer(f"not held: {held.why_not}", {"held": False, "why_not": held.why_not})
+    return held.exit_code
+
+
+@drill.command()
 @click.argument("experiment")
 @click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
 @_peers
@@ -380,20 +433,51 @@ def list_(output: str) -> ExitCode:
 @click.argument("run", metavar="RUN")
 @_output
 @_runs
-@click.pass_obj
-def judge(known: Invocation, run: str, output: str, runs: Path) -> ExitCode:
+def judge(run: str, **flags: Any) -> ExitCode:
     """Judge RUN again from its journal.
 
     RUN is a folder, a run id or `latest`; its reports are written again, and the same journal gives the same bytes.
     """
-    known.output, known.runs = output, runs
+    settings = _settings(flags)
     from harness import wiring
 
-    outcome = wiring.judge_run(_run_folder(run, runs))
-    _screen(output).outcome(
+    outcome = wiring.judge_run(_run_folder(run, settings.runs))
+    _screen(settings.output).outcome(
         run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
     )
     return outcome.exit_code
+
+
+@drill.command()
+@_namespace
+@_where
+def runs(**flags: Any) -> ExitCode:
+    """List the runs of this machine and those that the cluster keeps."""
+    settings = _settings(flags)
+    from harness import wiring
+
+    found = wiring.list_runs(settings)
+    _screen(settings.output).answer(found.table(), found.as_data())
+    return ExitCode.MET
+
+
+@drill.command()
+@click.argument("run", metavar="RUN")
+@_namespace
+@_where
+def report(run: str, **flags: Any) -> ExitCode:
+    """Write the reports of RUN, wherever its journal is.
+
+    RUN is a run id as `drill runs` lists them. A journal that only the cluster has is fetched.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+
+    outcome = wiring.report_run(settings, run)
+    _screen(settings.output).outcome(
+        run_id=outcome.run_id, folder=outcome.folder, summary=outcome.summary, exit_code=outcome.exit_code
+    )
+    return ExitCode.MET
 
 
 @drill.command()
@@ -563,11 +647,16 @@ _responder_command("note", "note", "Put TEXT on the record.", ["text"])
 
 
 @drill.command()
-def schema() -> ExitCode:
-    """Print the JSON Schema of experiment files."""
+@click.argument("of", type=click.Choice(["experiment", "configuration", "gameday"]), default="experiment")
+def schema(of: str) -> ExitCode:
+    """Print the JSON Schema of experiment files, of drill.yaml (the configuration), or of gameday.yaml."""
     from harness import catalog
 
-    click.echo(catalog.schema_text(), nl=False)
+    texts = {
+        "experiment": catalog.schema_text, "configuration": catalog.configuration_schema_text,
+        "gameday": catalog.gameday_schema_text,
+    }  # fmt: skip
+    click.echo(texts[of](), nl=False)
     return ExitCode.MET
 
 

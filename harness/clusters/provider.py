@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from harness.ports.progress import Progress
 
-ProviderName = Literal["local", "kind", "context"]
+ProviderName = Literal["local", "kind", "context", "pod"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Literal
 from harness.clusters.existing import ExistingCluster
 from harness.clusters.kind import KindCluster, docker_answers, kind_found
 from harness.clusters.local import LocalCluster
+from harness.clusters.own import OwnCluster, in_pod
 from harness.clusters.provider import ClusterProvider
 from harness.core.errors import BadInput
 
-Choice = Literal["auto", "local", "kind", "context"]
+Choice = Literal["auto", "local", "kind", "context", "pod"]
 
 
 def choose(
@@ -25,11 +26,12 @@ def choose(
 ) -> ClusterProvider:
     """The provider that is asked for; looks, and changes nothing.
 
-    `auto` takes an explicit context; else a local cluster of that name that is there already, so that `down` finds
-    what `up` made; else kind where both its command and a Docker engine answer; else local. Raises BadInput where
+    `auto` takes an explicit context; else, in a pod, the cluster that the pod is in; else a local cluster of that name
+    that is there already, so that `down` finds what `up` made; else kind where both its command and a Docker engine
+    answer; else local. Raises BadInput where
     flags contradict each other.
     """
-    if provider in ("local", "kind") and context is not None:
+    if provider in ("local", "kind", "pod") and context is not None:
         raise BadInput(
             "contradicting-flags",
             f"provider {provider} together with context {context}",
@@ -47,5 +49,7 @@ def choose(
         return ExistingCluster(context, kubeconfig)
     if provider == "kind":  # whose names may be longer than a local cluster's
         return KindCluster(name)
+    if provider == "pod" or (provider == "auto" and in_pod()):
+        return OwnCluster()
     local = LocalCluster(name)
     return local if provider == "local" or local.exists or not kind_usable() else KindCluster(name)

@@ -69,6 +69,8 @@ class Peers:
     pager: Pager | None
     close: Callable[[], None] = lambda: None
     """Gives the connections back."""
+    doubts: Sequence[str] = ()
+    """What is let pass about the ways to them, such as a certificate that is not checked."""
 
 
 class Preflight:
@@ -188,6 +190,7 @@ class Preflight:
     def _reach(self) -> None:
         with self._check("Prometheus answers") as tell:
             tell(f"version {self._peers.metrics.ready()}")
+            tell.warn("; ".join(self._peers.doubts))
         with self._check("Alertmanager answers") as tell:
             tell(f"version {self._peers.notifier.ready()}")
 

@@ -36,7 +36,7 @@ class Switch:
 
 def marker_switch() -> Switch:
     """The stop switch of the whole cluster."""
-    return Switch("the stop switch", _marker_refuses)
+    return Switch("the stop switch", marker_refuses)
 
 
 def opt_in_switch(namespace: str) -> Switch:
@@ -44,7 +44,8 @@ def opt_in_switch(namespace: str) -> Switch:
     return Switch("the namespace's owners", lambda body: _opt_in_refuses(body, namespace))
 
 
-def _marker_refuses(body: Json | None) -> str:
+def marker_refuses(body: Json | None) -> str:
+    """Why the marker does not allow drills; "" where it does. None: there is no marker."""
     if body is None:
         return f"{MARKER} was removed: the cluster is no longer marked for drills"
     data = body.get("data") or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.clock import Bounds, Instant
@@ -11,6 +12,25 @@ from harness.core.clock import Bounds, Instant
 
 def _anonymous() -> str | None:
     return None
+
+
+def _nobody() -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What it takes to reach a peer beside its address, as files: nothing here is a secret. `where` is the place in the
+    configuration that says so."""
+
+    bearer_token_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert: tuple[Path, Path] | None = None
+    server_name: str = ""
+    verify: bool = True
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +53,11 @@ class ApiServer:
 class Endpoint:
     """A peer's base URL (no trailing slash) with what is needed to reach it; `name` is for people.
 
-    `verify` is a CA file or whether to verify at all. `environment` says whether proxies and the like are taken from
+    `verify` is a CA file or whether to verify at all; `server_name` the name in the certificate where it is not the
+    URL's. `identity` says in words as whom the peer is asked, for its refusals; `secret` whether a secret of the
+    configuration is sent, and `where` is the place in the configuration.
+
+    `environment` says whether proxies and the like are taken from
     the environment: yes for a URL that a person gave, no for what goes through the API server.
     """
 
@@ -44,6 +68,10 @@ class Endpoint:
     authorization: Callable[[], str | None] = field(default=_anonymous, repr=False)
     proxy: str | None = None
     environment: bool = True
+    server_name: str = ""
+    identity: Callable[[], str] = field(default=_nobody, repr=False)
+    secret: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
+from harness.wiring.gameday import hold_gameday
+from harness.wiring.history import list_runs, report_run
 from harness.wiring.judging import judge_run
 from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
@@ -32,9 +34,12 @@ __all__ = [
     "cluster_status",
     "cluster_up",
     "halt",
+    "hold_gameday",
     "judge_run",
+    "list_runs",
     "plan_drill",
     "recover",
+    "report_run",
     "respond",
     "resume",
     "run_drill",

@@ -27,8 +27,6 @@ from harness.wiring.settings import (
     choose,
     connect,
     existing_access,
-    in_cluster,
-    in_pod,
     peers_of,
     set_up,
 )
@@ -96,7 +94,7 @@ def recover(settings: Settings, *, force: bool, progress: Progress) -> RecoverOu
     codes = [ExitCode.MET]
     try:
         with terminable():
-            namespaces = _namespaces(settings, cluster)
+            namespaces = namespaces_of(settings, cluster)
             for namespace in namespaces:
                 try:
                     told_here, clean = _recover_in(settings, cluster, namespace, clock, force=force, progress=progress)
@@ -158,7 +156,7 @@ def halt(settings: Settings, reason: str) -> str:
         who = cluster.whoami().username
         why = f"{reason} ({who})" if reason else f"halted by {who}"
         _switch(cluster, {"halted": "true", "reason": why})
-        running = [name for name in _namespaces(settings, cluster) if _is_alive(cluster, name)]
+        running = [name for name in namespaces_of(settings, cluster) if _is_alive(cluster, name)]
     finally:
         cluster.close()
     where = f"drills in {', '.join(running)} are ending now; `drill` shows when they are" if running else "none is on"
@@ -212,7 +210,7 @@ def sweep(settings: Settings, say: Callable[[str], None], *, once: bool) -> Exit
     clock, over = SystemClock(), Flag()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    cluster = in_cluster(clock) if in_pod() else connect(settings, existing_access(settings), clock)
+    cluster = connect(settings, existing_access(settings), clock)
     try:
         name = f"sweeper by {os.getpid()} on {os.uname().nodename}"
         sweeper = Sweeper(
@@ -262,7 +260,7 @@ def respond(settings: Settings, action: Action, role: str = "", text: str = "", 
 def _drilled(settings: Settings, cluster: Cluster) -> str:
     """The namespace in which a drill runs. Raises Refused where none does, BadInput where several do: a message must
     reach the drill that it is meant for, and none may lie about when there is no drill to hear it."""
-    running = [namespace for namespace in _namespaces(settings, cluster) if _is_alive(cluster, namespace)]
+    running = [namespace for namespace in namespaces_of(settings, cluster) if _is_alive(cluster, namespace)]
     if not running:
         raise Refused(
             "no-drill-running",
@@ -294,7 +292,7 @@ def status(settings: Settings) -> StatusReport:
         cluster = connect(settings, state.access, SystemClock())
         try:
             lines += _watched_over(cluster, data)
-            for namespace in _namespaces(settings, cluster):
+            for namespace in namespaces_of(settings, cluster):
                 records = undo_records.load(cluster, namespace)
                 held, silent, phase = _lock_holder(cluster, namespace)
                 clean = not records
@@ -382,7 +380,7 @@ def cluster_status(settings: Settings, progress: Progress | None = None) -> str:
     return f"{state.provider} cluster {state.name} is {state.state}: {state.detail}{where}"
 
 
-def _namespaces(settings: Settings, cluster: Cluster) -> list[str]:
+def namespaces_of(settings: Settings, cluster: Cluster) -> list[str]:
     """The namespace that was asked for, or all that opted in."""
     if settings.namespace:
         return [settings.namespace]

@@ -137,6 +137,7 @@ class _Session:
         run_id = _run_id(self._clock.now(), self._declared.name)
         folder = self._settings.runs / run_id
         recorder = Recorder(FileJournal(folder), History(), self._clock, on_event)
+        keeping = self._keeping(folder)
         failure: DrillError | None = None
         try:
             self._drill(run_id, cluster, peers, recorder, on_view)
@@ -154,19 +155,32 @@ class _Session:
             peers.close()
             cluster.close()
         if failure is not None:
+            outcome = None
             with contextlib.suppress(DrillError, OSError):  # what happened is told either way
-                judge_run(folder, phases=self._phases.seconds)
+                outcome = judge_run(folder, phases=self._phases.seconds)
+            keeping(outcome)
             raise failure
         with self._phases.time("report"):
             outcome = judge_run(folder, phases=self._phases.seconds)
             point_latest(self._settings.runs, folder)
+        keeping(outcome)
         return outcome
+
+    def _keeping(self, folder: Path) -> Callable[[RunOutcome | None], None]:
+        """Begin to keep the journal in the cluster, where that was asked for; to be called when the run is over."""
+        if self._settings.keep != "cluster":
+            return lambda _: None
+        from harness.wiring.keeping import Keeping
+
+        keeping = Keeping(self._connected, self._experiment.namespace, folder, self._progress.say)
+        keeping.start()
+        return keeping.finish
 
     def _connected(self) -> KubeCluster:
         """The cluster under the identity that drills: where the cluster is ours that is the runner's ServiceAccount,
         which may do what a drill needs and no more; elsewhere it is whoever the context says."""
         cluster = connect(self._settings, self._access, self._clock)
-        if self._access.provider == "context":
+        if self._access.provider in {"context", "pod"}:
             return cluster
         timeout = self._experiment.profiles[self._profile].timeout
         try:

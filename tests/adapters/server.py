@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -56,9 +57,11 @@ class Peer(ThreadingHTTPServer):
 
 
 @contextmanager
-def peer(*steps: Step) -> Iterator[Peer]:
-    """A running peer."""
+def peer(*steps: Step, tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
+    """A running peer; with `tls` it speaks HTTPS."""
     server = Peer(steps)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

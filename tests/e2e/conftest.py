@@ -39,7 +39,11 @@ class Product:
 
     def command(self, *arguments: str) -> list[str]:
         """`drill` with these arguments; commands that know runs are pointed at this test's folder."""
-        runs = ("--runs", str(self.runs)) if arguments[0] in {"run", "series", "judge", "recover", "status"} else ()
+        runs = (
+            ("--runs", str(self.runs))
+            if arguments[0] in {"run", "series", "judge", "recover", "status", "runs", "report"}
+            else ()
+        )
         name = ("--name", self.access.name) if arguments[0] != "judge" else ()
         return [sys.executable, "-m", "harness.cli", *arguments, *runs, *name]
 
