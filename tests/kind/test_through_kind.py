@@ -192,7 +192,7 @@ def test_nothing_leaves_the_engine(desk: Desk) -> None:
     with socket.create_server(("0.0.0.0", 0)) as door:  # noqa: S104 - every address of this machine but the engine's
         port = door.getsockname()[1]
         desk.docker("run", "--detach", "--name=probe", "--entrypoint=sleep", desk.rig.node.ref, "infinity")
-        addresses = {"192.0.2.1", "203.0.113.1", own_address()} - {""}
+        addresses = {"203.0.113.1", own_address()} - {""}
         for address in addresses:
             tried = desk.run("docker", "exec", "probe", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}", within=30)
             assert tried.returncode != 0

@@ -146,7 +146,10 @@ def unpacked(progress: Progress) -> Path | None:
                     subprocess.run(["dpkg", "--extract", str(package), str(room / "root")], check=True)
                 if named.returncode == 0:
                     (room / "root").rename(final)
+        if final.is_dir():
+            os.utime(final)
         shutil.rmtree(room)
+        forget_old(home, "docker-*")
     if named.returncode != 0:
         raise BadInput(
             "docker-unfetched",
@@ -175,6 +178,16 @@ def exclusively(folder: Path) -> Iterator[None]:
         for leftover in folder.glob(".building-*"):
             shutil.rmtree(leftover)
         yield
+
+
+def forget_old(folder: Path, pattern: str, keep: int = 2) -> None:
+    """Remove what was made for other pins, but for the last that were used."""
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for path in found[:-keep]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _surroundings(packages: Path | None, bin_folders: Sequence[Path]) -> tuple[str, Mapping[str, str]]:

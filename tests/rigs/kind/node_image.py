@@ -23,7 +23,7 @@ from harness.clusters.local.toolchain import Binaries
 from harness.clusters.shell import tail
 from harness.core.errors import BadInput
 from harness.ports.progress import Progress
-from tests.rigs.kind.engine import exclusively
+from tests.rigs.kind.engine import exclusively, forget_old
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = "drill.internal/kind-node"
@@ -160,6 +160,7 @@ def tools(progress: Progress) -> Tools:
                 _go([plan.go, "build", *flags, "-o", f"{out}/", *_PROGRAMS])
                 out.rename(final)
         os.utime(final)
+        forget_old(home, "tools-*")
     listed = _go([plan.go, "mod", "download", "-json", _MODULE])
     return Tools(final, Path(re.findall(r'"Dir": "(.+)"', listed)[0]))
 
@@ -183,8 +184,7 @@ def node_image(programs: Tools, binaries: Binaries, progress: Progress) -> NodeI
                 _tar(Path(room) / "node", out)
 
         archive = rootfs.kept("kind-node", "\n".join(recipe), make)
-    for older in sorted(archive.parent.glob("kind-node-*.tar"), key=lambda path: path.stat().st_mtime)[:-2]:
-        older.unlink()  # each is more than half a gigabyte
+        forget_old(archive.parent, "kind-node-*.tar")  # each is a gigabyte
     return NodeImage(archive, f"{REPOSITORY}:{archive.stem.removeprefix('kind-node-')}")
 
 
