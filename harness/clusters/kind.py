@@ -103,14 +103,18 @@ def run_tool(argv: Sequence[str], seconds: float, stdin: str | None = None) -> s
         return subprocess.CompletedProcess(list(argv), 127, "", str(error))
 
 
-def docker_answers(run: Runner = run_tool) -> bool:
-    """Whether a Docker engine answers this user."""
-    return _asked(run).returncode == 0
+def usable(name: str, run: Runner = run_tool, find: Callable[[str], str | None] = shutil.which) -> bool:
+    """Whether kind is what somebody means who named no provider: Docker answers, and kind has a cluster of that name or
+    would make one as it is pinned."""
+    if find("kind") is None or _asked(run).returncode != 0:
+        return False
+    if os.environ.get(IMAGE_VARIABLE) or _is_pinned(run(["kind", "version"], _LOOK_SECONDS, None).stdout):
+        return True
+    return name in run(["kind", "get", "clusters"], _LOOK_SECONDS, None).stdout.split()
 
 
-def kind_found() -> bool:
-    """Whether the kind command is on PATH."""
-    return shutil.which("kind") is not None
+def _is_pinned(version: str) -> bool:
+    return KIND_VERSION in version.split()
 
 
 def _asked(run: Runner) -> subprocess.CompletedProcess[str]:
@@ -264,7 +268,7 @@ class KindCluster:
     def _create(self) -> None:
         image = os.environ.get(IMAGE_VARIABLE)
         version = self._tool(["kind", "version"], _LOOK_SECONDS).strip()
-        if not image and KIND_VERSION not in version.split():
+        if not image and not _is_pinned(version):
             raise BadInput(
                 "kind-version",
                 f"the `kind` command on PATH is {version or 'of an unknown version'}",

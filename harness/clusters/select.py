@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import KindCluster, docker_answers, kind_found
+from harness.clusters.kind import KindCluster, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.provider import ClusterProvider
 from harness.core.errors import BadInput
@@ -21,13 +21,12 @@ def choose(
     name: str = "drill",
     *,
     kubeconfig: Path | None = None,
-    kind_usable: Callable[[], bool] = lambda: kind_found() and docker_answers(),
+    kind_usable: Callable[[str], bool] = usable,
 ) -> ClusterProvider:
     """The provider that is asked for; looks, and changes nothing.
 
     `auto` takes an explicit context; else a local cluster of that name that is there already, so that `down` finds
-    what `up` made; else kind where both its command and a Docker engine answer; else local. Raises BadInput where
-    flags contradict each other.
+    what `up` made; else kind where it is usable; else local. Raises BadInput where flags contradict each other.
     """
     if provider in ("local", "kind") and context is not None:
         raise BadInput(
@@ -48,4 +47,4 @@ def choose(
     if provider == "kind":  # whose names may be longer than a local cluster's
         return KindCluster(name)
     local = LocalCluster(name)
-    return local if provider == "local" or local.exists or not kind_usable() else KindCluster(name)
+    return local if provider == "local" or local.exists or not kind_usable(name) else KindCluster(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster
+from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.oci import write_archive
 from harness.clusters.select import choose
@@ -245,12 +245,30 @@ def test_an_image_is_loaded_unless_its_content_is_there(tmp_path: Path) -> None:
 
 
 def test_choice() -> None:
-    assert isinstance(choose(context="staging", kind_usable=lambda: True), ExistingCluster)
-    assert isinstance(choose("auto", name="never-made", kind_usable=lambda: True), KindCluster)
-    assert isinstance(choose("auto", name="never-made", kind_usable=lambda: False), LocalCluster)
-    assert isinstance(choose("local", kind_usable=lambda: True), LocalCluster)
-    assert isinstance(choose("kind", kind_usable=lambda: False), KindCluster)
+    assert isinstance(choose(context="staging", kind_usable=lambda _: True), ExistingCluster)
+    assert isinstance(choose("auto", name="never-made", kind_usable=lambda _: True), KindCluster)
+    assert isinstance(choose("auto", name="never-made", kind_usable=lambda _: False), LocalCluster)
+    assert isinstance(choose("local", kind_usable=lambda _: True), LocalCluster)
+    assert isinstance(choose("kind", kind_usable=lambda _: False), KindCluster)
     assert isinstance(choose("kind", name="a-name.longer-than-a-local-one"), KindCluster)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({}, True),
+        ({"docker version": (1, "")}, False),
+        ({"kind version": (0, "kind v0.20.0 go1.20.4")}, False),
+        ({"kind version": (0, "kind v0.20.0 go1.20.4"), "kind get clusters": (0, "demo")}, True),
+    ],
+)
+def test_kind_is_meant_where_it_has_the_cluster_or_can_make_it(
+    answers: dict[str, tuple[int, str]], *, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
+    tools = FakeTools(answers)
+    assert usable("demo", tools.run, tools.find) is expected
+    assert not usable("demo", tools.run, FakeTools(present=("docker",)).find)
 
 
 def test_contradictions_are_refused() -> None:
