@@ -31,6 +31,7 @@ NODE_IMAGE = "kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c78
 IMAGE_VARIABLE = "DRILL_KIND_IMAGE"
 """Names another node image, for those whose Docker engine reaches no public registry or whose kind is another one."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?")
+_BALANCER = "external-load-balancer"
 _CREATE_SECONDS = 600.0  # a node image of half a gigabyte may have to be fetched
 _READY_SECONDS = 120.0
 _NAMES_SECONDS = 120
@@ -103,14 +104,18 @@ def run_tool(argv: Sequence[str], seconds: float, stdin: str | None = None) -> s
         return subprocess.CompletedProcess(list(argv), 127, "", str(error))
 
 
-def docker_answers(run: Runner = run_tool) -> bool:
-    """Whether a Docker engine answers this user."""
-    return _asked(run).returncode == 0
+def usable(name: str, run: Runner = run_tool, find: Callable[[str], str | None] = shutil.which) -> bool:
+    """Whether kind is what somebody means who named no provider: Docker answers, and kind has a cluster of that name or
+    would make one as it is pinned."""
+    if find("kind") is None or _asked(run).returncode != 0:
+        return False
+    if os.environ.get(IMAGE_VARIABLE) or _is_pinned(run(["kind", "version"], _LOOK_SECONDS, None).stdout):
+        return True
+    return name in run(["kind", "get", "clusters"], _LOOK_SECONDS, None).stdout.split()
 
 
-def kind_found() -> bool:
-    """Whether the kind command is on PATH."""
-    return shutil.which("kind") is not None
+def _is_pinned(version: str) -> bool:
+    return KIND_VERSION in version.split()
 
 
 def _asked(run: Runner) -> subprocess.CompletedProcess[str]:
@@ -199,7 +204,7 @@ class KindCluster:
             self._refuse_unfit()
             if self._name not in self._clusters():
                 return ClusterStatus("kind", self._name, "down", "kind knows no such cluster")
-            if not all(running for _, running in self._nodes()):
+            if not all(self._containers().values()):
                 return ClusterStatus("kind", self._name, "broken", "its node is stopped; `up` starts it")
             self._tool([*self._kubectl(), "get", "--raw", "/readyz"], _LOOK_SECONDS)
         except BadInput as error:
@@ -219,7 +224,7 @@ class KindCluster:
             listing = self._run(inside, _LOOK_SECONDS, None)
             return listing.returncode == 0 and digest in listing.stdout
 
-        if not all(holds(node) for node, _ in self._nodes()):
+        if not all(holds(node) for node in self._containers(nodes=True)):
             self._tool(["kind", "load", "image-archive", str(archive), *self._named()], _LOAD_SECONDS)
 
     @property
@@ -264,7 +269,7 @@ class KindCluster:
     def _create(self) -> None:
         image = os.environ.get(IMAGE_VARIABLE)
         version = self._tool(["kind", "version"], _LOOK_SECONDS).strip()
-        if not image and KIND_VERSION not in version.split():
+        if not image and not _is_pinned(version):
             raise BadInput(
                 "kind-version",
                 f"the `kind` command on PATH is {version or 'of an unknown version'}",
@@ -316,17 +321,17 @@ class KindCluster:
         except ValueError:
             return identity, 0.0
 
-    def _nodes(self) -> list[tuple[str, bool]]:
-        """The containers of this cluster's nodes, and whether each runs."""
+    def _containers(self, *, nodes: bool = False) -> dict[str, bool]:
+        """The containers of this cluster, and whether each runs; without what only balances loads where `nodes`."""
         label = f"label=io.x-k8s.kind.cluster={self._name}"
-        listed = self._tool(
-            ["docker", "ps", "--all", "--filter", label, "--format", "{{.Names}} {{.State}}"], _LOOK_SECONDS
-        )
-        return [(line.split()[0], line.split()[1:] == ["running"]) for line in listed.splitlines() if line.strip()]
+        columns = '{{.Names}} {{.State}} {{.Label "io.x-k8s.kind.role"}}'
+        listed = self._tool(["docker", "ps", "--all", "--filter", label, "--format", columns], _LOOK_SECONDS)
+        rows = [line.split() for line in listed.splitlines() if line.strip()]
+        return {name: state == "running" for name, state, *role in rows if not nodes or role != [_BALANCER]}
 
     def _wake(self, step: StepHandle) -> None:
         """Start nodes that are stopped, as they are after a restart of the machine, and wait for the API server."""
-        stopped = [node for node, running in self._nodes() if not running]
+        stopped = [name for name, running in self._containers().items() if not running]
         if stopped:
             step.update(f"starting {', '.join(stopped)}")
             self._tool(["docker", "start", *stopped], _READY_SECONDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import KindCluster, docker_answers, kind_found
+from harness.clusters.kind import KindCluster, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.own import OwnCluster, in_pod
 from harness.clusters.provider import ClusterProvider
@@ -22,14 +22,13 @@ def choose(
     name: str = "drill",
     *,
     kubeconfig: Path | None = None,
-    kind_usable: Callable[[], bool] = lambda: kind_found() and docker_answers(),
+    kind_usable: Callable[[str], bool] = usable,
 ) -> ClusterProvider:
     """The provider that is asked for; looks, and changes nothing.
 
     `auto` takes an explicit context; else, in a pod, the cluster that the pod is in; else a local cluster of that name
-    that is there already, so that `down` finds what `up` made; else kind where both its command and a Docker engine
-    answer; else local. Raises BadInput where
-    flags contradict each other.
+    that is there already, so that `down` finds what `up` made; else kind where it is usable; else local. Raises
+    BadInput where flags contradict each other.
     """
     if provider in ("local", "kind", "pod") and context is not None:
         raise BadInput(
@@ -52,4 +51,4 @@ def choose(
     if provider == "pod" or (provider == "auto" and in_pod()):
         return OwnCluster()
     local = LocalCluster(name)
-    return local if provider == "local" or local.exists or not kind_usable() else KindCluster(name)
+    return local if provider == "local" or local.exists or not kind_usable(name) else KindCluster(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster
+from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.oci import write_archive
 from harness.clusters.select import choose
@@ -22,7 +22,7 @@ from harness.ports.progress import Silent
 BORN = 1_700_000_000.0
 NODE = {
     "docker inspect": (0, "abc 2023-11-14T22:13:22.123456789Z"),
-    "docker ps": (0, "demo-control-plane running\n"),
+    "docker ps": (0, "demo-control-plane running control-plane\n"),
 }
 """What Docker says of a node that came to be two seconds after `BORN`, unless a test says otherwise."""
 
@@ -165,7 +165,7 @@ def test_what_an_interrupted_creation_left_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_nodes_that_are_stopped_are_started(tmp_path: Path) -> None:
-    listed = "demo-control-plane exited\ndemo-worker running\n"
+    listed = "demo-control-plane exited control-plane\ndemo-worker running worker\n"
     tools = FakeTools({"kind get clusters": (0, "demo"), "docker ps": (0, listed)})
     assert tools.cluster(tmp_path).status().state == "broken"
     tools.cluster(tmp_path).up(Silent())
@@ -236,7 +236,12 @@ def test_an_image_is_loaded_unless_its_content_is_there(tmp_path: Path) -> None:
     fresh = FakeTools({"docker exec": (0, f"x:1 application/json {digest} 1 MiB")})
     fresh.cluster(tmp_path).load_image(tmp_path / "i.tar", "x:1")
     assert not fresh.lines("kind load")
-    listed = "demo-control-plane running\ndemo-worker running\n"
+    listed = "demo-control-plane running control-plane\ndemo-external-load-balancer running external-load-balancer\n"
+    answers = {"docker exec demo-control-plane": (0, f"x:1 {digest}"), "docker ps": (0, listed)}
+    balanced = FakeTools(answers)
+    balanced.cluster(tmp_path).load_image(tmp_path / "i.tar", "x:1")
+    assert not balanced.lines("kind load"), "what only balances loads holds no images"
+    listed = "demo-control-plane running control-plane\ndemo-worker running worker\n"
     half = FakeTools({"docker exec demo-control-plane": (0, f"x:1 {digest}"), "docker ps": (0, listed)})
     half.cluster(tmp_path).load_image(tmp_path / "i.tar", "x:1")
     assert half.lines("kind load"), "the other node lacks it"
@@ -245,12 +250,30 @@ def test_an_image_is_loaded_unless_its_content_is_there(tmp_path: Path) -> None:
 
 
 def test_choice() -> None:
-    assert isinstance(choose(context="staging", kind_usable=lambda: True), ExistingCluster)
-    assert isinstance(choose("auto", name="never-made", kind_usable=lambda: True), KindCluster)
-    assert isinstance(choose("auto", name="never-made", kind_usable=lambda: False), LocalCluster)
-    assert isinstance(choose("local", kind_usable=lambda: True), LocalCluster)
-    assert isinstance(choose("kind", kind_usable=lambda: False), KindCluster)
+    assert isinstance(choose(context="staging", kind_usable=lambda _: True), ExistingCluster)
+    assert isinstance(choose("auto", name="never-made", kind_usable=lambda _: True), KindCluster)
+    assert isinstance(choose("auto", name="never-made", kind_usable=lambda _: False), LocalCluster)
+    assert isinstance(choose("local", kind_usable=lambda _: True), LocalCluster)
+    assert isinstance(choose("kind", kind_usable=lambda _: False), KindCluster)
     assert isinstance(choose("kind", name="a-name.longer-than-a-local-one"), KindCluster)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({}, True),
+        ({"docker version": (1, "")}, False),
+        ({"kind version": (0, "kind v0.20.0 go1.20.4")}, False),
+        ({"kind version": (0, "kind v0.20.0 go1.20.4"), "kind get clusters": (0, "demo")}, True),
+    ],
+)
+def test_kind_is_meant_where_it_has_the_cluster_or_can_make_it(
+    answers: dict[str, tuple[int, str]], *, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
+    tools = FakeTools(answers)
+    assert usable("demo", tools.run, tools.find) is expected
+    assert not usable("demo", tools.run, FakeTools(present=("docker",)).find)
 
 
 def test_contradictions_are_refused() -> None:

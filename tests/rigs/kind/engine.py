@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = Path("/var/lib/drill-kind")
 """All that the engine writes; a short path, since sockets lie below it."""
 CGROUP = "drill-kind"
+_PACKAGES = ("docker.io", "iproute2")
 _START_SECONDS = 60.0
 _END_SECONDS = 20.0
 # The engine and what it starts write below these, and on the machine nobody shall find it.
@@ -95,7 +96,11 @@ def running(bin_folders: Sequence[Path], progress: Progress) -> Iterator[Engine]
     packages = unpacked(progress)
     FOLDER.mkdir(parents=True, exist_ok=True, mode=0o711)
     with (FOLDER / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"another engine has {FOLDER}: waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         _sweep()
         path, env = _surroundings(packages, bin_folders)
         (FOLDER / "daemon.json").write_text(json.dumps(_settings(path)))
@@ -119,33 +124,39 @@ def running(bin_folders: Sequence[Path], progress: Progress) -> Iterator[Engine]
 
 
 def unpacked(progress: Progress) -> Path | None:
-    """The folder that holds what the machine lacks of Debian's docker.io, dependencies included; None where it lacks
-    nothing. Raises BadInput where it cannot be fetched."""
-    wanted = ["install", "--no-install-recommends", "-y", "docker.io"]
-    done = _apt([*wanted, "--print-uris", "-qq"])
-    if done.returncode != 0:
-        _apt(["update"])
-        done = _apt([*wanted, "--print-uris", "-qq"])
-    if done.returncode != 0:
-        raise _unfetched(done.stderr)
-    if not done.stdout.strip():
+    """The folder that holds what the machine lacks of Debian's docker.io, dependencies included; None where Docker is
+    installed. Raises BadInput where it cannot be fetched."""
+    if all(shutil.which(name, path=clean_env()["PATH"]) for name in ("docker", "dockerd")):
         return None
     home = cache_folder() / "kind"
-    home.mkdir(parents=True, exist_ok=True)
-    final = home / f"docker-{hashlib.sha256(done.stdout.encode()).hexdigest()[:12]}"
-    with _exclusively(home):
-        if not final.is_dir():
-            room = home / ".docker"
-            shutil.rmtree(room, ignore_errors=True)
-            (room / "archives" / "partial").mkdir(parents=True)
-            with progress.step("Debian's docker.io, unpacked and not installed", expect_seconds=15):
-                done = _apt([*wanted, "--download-only", "-o", f"Dir::Cache::archives={room / 'archives'}"])
-                if done.returncode != 0:
-                    raise _unfetched(done.stderr)
-                for package in sorted((room / "archives").glob("*.deb")):
+    with exclusively(home):
+        room = home / ".building-docker"
+        archives = room / "archives"
+        (archives / "partial").mkdir(parents=True)
+        wanted = ["install", "-y", "--no-install-recommends", "-o", f"Dir::Cache::archives={archives}", *_PACKAGES]
+        named = _apt([*wanted, "--print-uris", "-qq"])
+        if named.returncode != 0:
+            _apt(["update"])
+            named = _apt([*wanted, "--print-uris", "-qq"])
+        final = home / f"docker-{hashlib.sha256(named.stdout.encode()).hexdigest()[:12]}"
+        if named.returncode == 0 and not final.is_dir():
+            with progress.step("Debian's docker.io, unpacked and not installed", expect_seconds=5):
+                named = _apt([*wanted, "--download-only"])
+                for package in sorted(archives.glob("*.deb")):
                     subprocess.run(["dpkg", "--extract", str(package), str(room / "root")], check=True)
-            (room / "root").rename(final)
-            shutil.rmtree(room)
+                if named.returncode == 0:
+                    (room / "root").rename(final)
+        if final.is_dir():
+            os.utime(final)
+        shutil.rmtree(room)
+        forget_old(home, "docker-*")
+    if named.returncode != 0:
+        raise BadInput(
+            "docker-unfetched",
+            f"apt-get could not fetch docker.io: {named.stderr.strip()[-1000:]}",
+            expected="the package docker.io of Debian 12 or Ubuntu 24.04",
+            remedy="check the way to the package mirror; an installed Docker is used as it is",
+        )
     return final
 
 
@@ -158,20 +169,25 @@ def _apt(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def _unfetched(words: str) -> BadInput:
-    return BadInput(
-        "docker-unfetched",
-        f"apt-get could not fetch docker.io: {words.strip()[-1000:]}",
-        expected="the package docker.io of Debian 12 or Ubuntu 24.04",
-        remedy="check the way to the package mirror; an installed `dockerd` is used as it is",
-    )
-
-
 @contextmanager
-def _exclusively(folder: Path) -> Iterator[None]:
+def exclusively(folder: Path) -> Iterator[None]:
+    """One at a time makes something in this folder of the cache; leftovers of interrupted makers go first."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(".building-*"):
+            shutil.rmtree(leftover)
         yield
+
+
+def forget_old(folder: Path, pattern: str, keep: int = 2) -> None:
+    """Remove what was made for other pins, but for the last that were used."""
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for path in found[:-keep]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _surroundings(packages: Path | None, bin_folders: Sequence[Path]) -> tuple[str, Mapping[str, str]]:

@@ -6,7 +6,6 @@ units and the entrypoint of the pinned kind module itself, and the very Kubernet
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,8 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from harness.clusters.local.toolchain import Binaries
 from harness.clusters.shell import tail
 from harness.core.errors import BadInput
 from harness.ports.progress import Progress
+from tests.rigs.kind.engine import exclusively, forget_old
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = "drill.internal/kind-node"
@@ -150,7 +149,7 @@ def tools(progress: Progress) -> Tools:
         key.update((HERE / file).read_bytes())
     home = toolchain.cache_folder() / "kind"
     final = home / f"tools-{key.hexdigest()[:12]}"
-    with _locked(home):
+    with exclusively(home):
         if not final.is_dir():
             with (
                 progress.step("building kind and kubeadm from their modules", expect_seconds=90),
@@ -161,6 +160,7 @@ def tools(progress: Progress) -> Tools:
                 _go([plan.go, "build", *flags, "-o", f"{out}/", *_PROGRAMS])
                 out.rename(final)
         os.utime(final)
+        forget_old(home, "tools-*")
     listed = _go([plan.go, "mod", "download", "-json", _MODULE])
     return Tools(final, Path(re.findall(r'"Dir": "(.+)"', listed)[0]))
 
@@ -184,19 +184,8 @@ def node_image(programs: Tools, binaries: Binaries, progress: Progress) -> NodeI
                 _tar(Path(room) / "node", out)
 
         archive = rootfs.kept("kind-node", "\n".join(recipe), make)
-    for older in sorted(archive.parent.glob("kind-node-*.tar"), key=lambda path: path.stat().st_mtime)[:-2]:
-        older.unlink()  # each is more than half a gigabyte
+        forget_old(archive.parent, "kind-node-*.tar")  # each is a gigabyte
     return NodeImage(archive, f"{REPOSITORY}:{archive.stem.removeprefix('kind-node-')}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in folder.glob(".building-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
 
 
 def _go(argv: Sequence[str]) -> str:
