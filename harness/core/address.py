@@ -25,6 +25,11 @@ class Service:
     name: str
     port: str
 
+    @property
+    def proxied(self) -> str:
+        """What the API server calls it behind its proxy, in paths and in roles."""
+        return f"{self.scheme}:{self.name}:{self.port}" if self.scheme else f"{self.name}:{self.port}"
+
 
 def service_of(text: str) -> Service | None:
     """The service in `service:[https:]NAMESPACE/NAME:PORT`; None for any other text."""

@@ -15,12 +15,14 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
+from harness.wiring.diagnosing import Examination, examine
 from harness.wiring.judging import judge_run
 from harness.wiring.series import run_series
 from harness.wiring.session import run_drill
 from harness.wiring.settings import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport, version
 
 __all__ = [
+    "Examination",
     "RecoverOutcome",
     "RunOutcome",
     "SeriesOutcome",
@@ -29,6 +31,7 @@ __all__ = [
     "cluster_down",
     "cluster_status",
     "cluster_up",
+    "examine",
     "halt",
     "judge_run",
     "plan_drill",

@@ -173,11 +173,16 @@ def existing_access(settings: Settings) -> Access:
     """Access to a cluster that is up. Raises BadInput where it is not."""
     state = choose(settings).status()
     if state.access is None or state.state != "up":
+        ours = state.provider != "context"
         raise BadInput(
             "cluster-down",
-            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}",
+            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}"
+            if ours
+            else f"the cluster behind context {state.name} is {state.state}: {state.detail}",
             expected="a cluster that answers",
-            remedy="`drill cluster up` starts it",
+            remedy="`drill cluster up` starts it"
+            if ours
+            else f"`kubectl config get-contexts` lists the contexts; try `kubectl --context {state.name} version`",
         )
     return state.access
 
@@ -284,7 +289,7 @@ def peer_needs(settings: Settings) -> tuple[Need, ...]:
     from harness.engine.guards import Need
 
     found = map(service_of, (settings.prometheus, settings.alertmanager, settings.pager))
-    return tuple(Need("get", "Service/proxy", one.namespace, one.name) for one in found if one is not None)
+    return tuple(Need("get", "Service/proxy", one.namespace, one.proxied) for one in found if one is not None)
 
 
 class Phases:
