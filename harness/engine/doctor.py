@@ -116,8 +116,9 @@ class Doctor:
         self._marker: Json | None = None
         self._server_offset = Bounds.at(0.0)
         self._versions: dict[str, Future[str]] = {}
-        self._silent: dict[str, Unreachable] = {}
-        """The peers that did not answer when their clocks were asked for, and how."""
+        self._silent: dict[str, DrillError] = {}
+        """Why peers said nothing when they were asked for their clocks."""
+        self._notifier: Notifier | None = None
         self._loaded: list[Rule] | None = None
         self._intervals: dict[str, float] | None = None
         self._silences: list[Silence] | None = None
@@ -134,9 +135,7 @@ class Doctor:
                     self._versions[name] = pool.submit(peer.ready)
             clocks = self._asked_for_clocks(pool)
             cluster = self._reached_cluster()
-        self._silent = {
-            name: why for name, asked in clocks.items() if isinstance(why := asked.exception(), Unreachable)
-        }
+        self._silent = {name: why for name, asked in clocks.items() if isinstance(why := asked.exception(), DrillError)}
         with suppress(KeyError, DrillError):
             self._server_offset = clocks["API server"].result()
         opted = [] if cluster is None else self._of_cluster(cluster)
@@ -284,7 +283,7 @@ class Doctor:
             if name in self._silent:
                 self._unknown("clocks", name, "it does not answer")
                 continue
-            with self._check("clocks", name, needed=False) as tell:
+            with self._check("clocks", name) as tell:
                 offset = future.result()
                 tell(
                     f"{offset.middle:+.3f} s from ours, give or take {offset.width / 2:.3f} s",
@@ -307,8 +306,9 @@ class Doctor:
                 self._unknown(group, check, "Prometheus does not answer")
         else:
             self._of_metrics(group, metrics)
+        self._notifier = notifier
         if notifier is not None:
-            with self._check(group, "silences", needed=False) as tell:
+            with self._check(group, "silences") as tell:
                 self._silences = notifier.silences()
                 tell(f"{sum(one.state != 'expired' for one in self._silences)} in force or to come")
         else:
@@ -457,7 +457,8 @@ class Doctor:
             return error
         body = holding[0]
         why = rule_objects.unselected(body, self._servers, self._labels)
-        told = "; ".join(why) or "a Prometheus selects it, and has not loaded it (yet)"
+        selected = "a Prometheus selects it, and has not loaded it (yet)"
+        told = "; ".join(why) or (selected if self._servers else "no Prometheus object that could select it was found")
         return Refused(
             error.slug,
             f"{rule_objects.called(body)} holds the alert {expected.name}, and Prometheus has not loaded it: {told}",
@@ -478,14 +479,12 @@ class Doctor:
             if not page:
                 tell.warn("whoever is paged is sent nowhere", "add the annotation runbook_url to the rule")
         wait = self._route(group, expected, rule)
-        with self._check(group, "silences") as tell:
-            if self._silences is None:
-                raise Unreachable(
-                    "silences-unread", "silences could not be read", expected="an answer of Alertmanager",
-                    remedy="see Alertmanager above",
-                )  # fmt: skip
-            alerting.check_silences(expected, rule, self._silences)
-            tell("none covers it")
+        if self._silences is None:
+            self._unknown(group, "silences", "Alertmanager does not answer")
+        else:
+            with self._check(group, "silences") as tell:
+                alerting.check_silences(expected, rule, self._silences)
+                tell("none covers it")
         with self._check(group, "floor") as tell:
             scrape = alerting.longest_scrape(self._intervals or {})
             chain = {"scrape": scrape, "evaluation": rule.interval, "hold": rule.for_seconds, "group_wait": wait}
@@ -509,13 +508,11 @@ class Doctor:
 
     def _route(self, group: str, expected: ExpectedAlert, rule: Rule) -> float | None:
         """Seconds of group_wait, where they are known."""
-        notifier, wait = self._patient.notifier, None
+        notifier, wait = self._notifier, None
+        if notifier is None:
+            self._unknown(group, "route", "Alertmanager does not answer")
+            return None
         with self._check(group, "route") as tell:
-            if isinstance(notifier, DrillError):
-                raise Unreachable(
-                    notifier.slug, "its route is not known: Alertmanager cannot be asked", expected=notifier.expected,
-                    remedy=notifier.remedy,
-                )  # fmt: skip
             route = notifier.route(alerting.labels_of(expected, rule))
             wait = route.group_wait
             through = f" through {', '.join(route.through)}" if route.through else ""

@@ -132,6 +132,15 @@ def test_whoever_may_only_look_is_told_what_is_missing_and_sees_the_rest(place: 
     assert states["cluster", "guard policies"] == "UNKNOWN"
 
 
+def test_the_runner_lacks_nothing_and_may_do_no_more_than_it_needs(place: Place, tmp_path: Path) -> None:
+    runner = kubeconfig_of(place.access, "drill-runner", tmp_path)
+    done = place.doctor("oom-workers", "--output", "json", kubeconfig=runner, context="drill-runner")
+    assert done.returncode == 0, done.stdout + done.stderr
+    permissions = rows(done)[f"namespace {NAMESPACE}", "permissions"]
+    assert permissions["state"] == "OK"
+    assert permissions["fact"].endswith("asked for and granted")
+
+
 def test_drill_yaml_says_where_things_are_and_what_is_wrong_is_a_line_of_the_table(place: Place) -> None:
     (place.folder / "drill.yaml").write_text(
         "prometheus: {service: monitoring/nowhere:9090}\n"

@@ -329,8 +329,9 @@ def test_without_alertmanager_only_routes_and_silences_are_not_known(ward: Ward)
     assert found["alerting", "Alertmanager"].state is MISSING
     assert found[ALERT, "rule"].state is OK
     assert "to the page: not known" in found[ALERT, "floor"].fact
+    assert [place for place, state in bad(found).items() if state is MISSING] == [("alerting", "Alertmanager")]
     for check in ("route", "silences"):
-        assert found[ALERT, check].state is not OK
+        assert found[ALERT, check].state is UNKNOWN
 
 
 def test_an_identity_that_may_see_little_gets_a_whole_table(ward: Ward) -> None:
@@ -417,6 +418,23 @@ def test_an_object_that_prometheus_has_not_loaded_is_named_with_the_reason(
     assert (rule.state, rule.slug) == (MISSING, "alert-rule-missing")
     assert rule.fact.startswith(f"prometheusrule/queue in {NAMESPACE} holds the alert HighQueueDepth")
     assert told in rule.fact
+
+
+def test_an_object_for_which_no_prometheus_is_known_is_named_all_the_same(ward: Ward) -> None:
+    operated(ward, labels={}, selector={})
+    ward.cluster.drop(Ref("Prometheus.v1.monitoring.coreos.com", "monitoring", "k8s"))
+    ward.metrics.rule_name = "Another"
+    assert ward.look()[ALERT, "rule"].fact.endswith("no Prometheus object that could select it was found")
+
+
+def test_a_credential_that_cannot_be_read_is_told_once(ward: Ward) -> None:
+    def unreadable() -> str:
+        raise BadInput("credential-file", "the token cannot be read", expected="a token", remedy="write it")
+
+    ward.metrics.ready = ward.metrics.offset = unreadable  # type: ignore[method-assign,assignment]
+    found = ward.look()
+    assert found["alerting", "Prometheus"].slug == "credential-file"
+    assert found["clocks", "Prometheus"].state is UNKNOWN
 
 
 def test_without_the_operator_rules_come_from_files(ward: Ward) -> None:
