@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -88,7 +88,9 @@ class Alertmanager:
 
         text = self._read(lambda found: str(found["config"]["original"]), self._status())
         try:
-            return routed(_configuration(text)["route"], labels)[0]
+            configuration = _configuration(text)
+            first = routed(configuration["route"], labels)[0]
+            return replace(first, through=_ways(configuration, first.receiver))
         except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise self._strange(f"a configuration that cannot be read ({error})") from error
 
@@ -139,6 +141,16 @@ def _configuration(text: str) -> Any:
         if depth > _DEEPEST:
             raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
     return yaml.load(text, Loader=loader)  # noqa: S506 - it makes text, lists and mappings only
+
+
+def _ways(configuration: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    """On which ways a receiver tells people; None where the configuration does not say."""
+    receivers = configuration.get("receivers")
+    for one in receivers if isinstance(receivers, list) else ():
+        if isinstance(one, dict) and str(one.get("name")) == name:
+            ways = (key for key, found in one.items() if isinstance(found, list) and found)
+            return tuple(key.removesuffix("_configs") for key in ways if key.endswith("_configs"))
+    return None
 
 
 def routed(tree: Mapping[str, Any], labels: Mapping[str, str]) -> list[Route]:

@@ -35,8 +35,7 @@ def resolve(text: str, server: ApiServer | None, held: Credentials = NOTHING) ->
     takes beside it. Raises BadInput."""
     service = service_of(text)
     if service and server is not None and not server.server_name:
-        scheme = f"{service.scheme}:" if service.scheme else ""
-        path = f"/api/v1/namespaces/{service.namespace}/services/{scheme}{service.name}:{service.port}/proxy"
+        path = f"/api/v1/namespaces/{service.namespace}/services/{service.proxied}/proxy"
         return Endpoint(
             name=text,
             base_url=server.host + path,

@@ -170,6 +170,14 @@ class Prometheus:
             raise self._strange(f"targets that cannot be read ({error!r})") from error
         return intervals
 
+    def notified(self) -> list[str]:
+        """The URLs of the Alertmanagers to which alerts are sent."""
+        found = self._data("/api/v1/alertmanagers").get("activeAlertmanagers") or []
+        try:
+            return [str(one["url"]) for one in found]
+        except (KeyError, TypeError) as error:
+            raise self._strange(f"Alertmanagers that cannot be read ({error!r})") from error
+
     # ------------------------------------------------------------------------------------------- help
 
     def _data(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:

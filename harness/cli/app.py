@@ -385,6 +385,27 @@ def plan(experiment: str, profile: str | None, **flags: Any) -> ExitCode:
 
 @drill.command()
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
+@_peers
+@_namespace
+@_where
+def doctor(experiments: tuple[str, ...], profile: str | None, **flags: Any) -> ExitCode:
+    """Look at everything that a drill needs, and change nothing.
+
+    One table of what was found, what is missing and the remedy: the cluster, the alerting chain, the namespaces that
+    opted in, and what each EXPERIMENT needs. It goes on after a failure. The exit code is 3 where something is missing.
+    """
+    settings = _settings(flags)
+    with _screen(settings.output) as screen:
+        from harness import wiring
+
+        found = wiring.examine(settings, experiments, profile, screen.progress)
+        screen.answer(found.text, found.data)
+    return found.exit_code
+
+
+@drill.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
 @_output
 @click.pass_obj
 def validate(known: Invocation, experiments: tuple[str, ...], output: str) -> ExitCode:

@@ -110,3 +110,16 @@ def floor(
     if group_wait is None:
         return firing, None
     return firing, Bounds(earliest=firing.earliest + group_wait, latest=firing.latest + group_wait + evaluation)
+
+
+def weightiest(*, scrape: float, evaluation: float, hold: float, group_wait: float | None) -> tuple[str, float]:
+    """Which knob of the chain adds most to the time from a symptom to its page, and how many seconds: `for`, the scrape
+    interval, the evaluation interval, or Alertmanager's group_wait where it is known."""
+    held = math.ceil(hold / evaluation) * evaluation if evaluation > 0 else hold
+    knobs = {
+        "`for`": held,
+        "the scrape interval": scrape,
+        "the evaluation interval": evaluation,
+        "group_wait": group_wait or 0.0,
+    }
+    return max(knobs.items(), key=lambda knob: knob[1])

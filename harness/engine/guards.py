@@ -8,16 +8,17 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.core.clock import Instant, parse_utc
 from harness.core.errors import BadInput, DrillError, Refused
-from harness.core.experiment import FaultSpec
+from harness.core.experiment import AnyExperiment, FaultSpec
 from harness.core.ownership import rivals
 from harness.engine.lease import NAME as LOCK
 from harness.engine.stopping import HALTED, MARKER, OPT_IN_LABEL
 from harness.engine.sweeper import HEARTBEAT, HOME, REVERTS_WITHIN
-from harness.ports.cluster import Cluster, Json, NotFound, Ref
-from harness.ports.fault import Plan
+from harness.ports.cluster import Cluster, Identity, Json, NotFound, Ref
+from harness.ports.fault import Fault, Plan
 from harness.ports.kinds import workload as address
 
 NEVER = ("kube-*", "drill-system")
@@ -26,6 +27,13 @@ DENY = "deny"
 """The marker's key with further patterns, one a line: `namespace`, or `namespace/kind/name`."""
 HEARD_WITHIN = 60.0
 """Seconds since its last renewal within which a sweeper counts as present."""
+
+
+POLICIES = (
+    "drill-guard", "drill-guard-scale", "drill-guard-configmaps", "drill-guard-secrets", "drill-guard-jobs",
+    "drill-guard-pods", "drill-guard-tokens", "drill-undo-records",
+)  # fmt: skip
+"""The admission policies that hold the harness' identities, besides the one on messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,42 @@ def excess(namespace: str) -> tuple[Need, ...]:
         Need("delete", "Namespace", "", namespace),
         Need("create", "ClusterRoleBinding"),
     )
+
+
+def run_needs(experiment: AnyExperiment, faults: Mapping[str, Fault[Any]]) -> tuple[Need, ...]:
+    """What a run of that experiment needs, besides its peers."""
+    namespace = experiment.namespace
+    return (
+        *own_needs(namespace),
+        *(
+            Need(verb, kind, namespace, *name)
+            for spec in experiment.faults
+            for verb, kind, *name in faults[spec.kind].verbs(spec)
+        ),
+        *(need for proof in experiment.restart_proofs().values() for need in restart_needs(namespace, proof.of)),
+    )
+
+
+def check_identity(cluster: Cluster) -> Identity:
+    """Who we are. Raises Refused where the API server does not know."""
+    identity = cluster.whoami()
+    if identity.username == "system:anonymous":
+        raise Refused(
+            "anonymous",
+            "the API server does not know who we are (system:anonymous)",
+            expected="an authenticated user",
+            remedy="check the kubeconfig's user entry or the pod's service account token",
+        )
+    return identity
+
+
+def denies(cluster: Cluster, policy: str) -> bool:
+    """Whether an admission policy is bound and refuses: a binding that only audits or warns lets everything pass."""
+    try:
+        binding = cluster.get(Ref("ValidatingAdmissionPolicyBinding", "", policy))
+    except NotFound:
+        return False
+    return "Deny" in (binding.get("spec") or {}).get("validationActions", [])
 
 
 def check_marker(cluster: Cluster) -> Json:

@@ -16,7 +16,7 @@ from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Literal, Self
 
-from harness.core.clock import Clock, Instant
+from harness.core.clock import Clock, Instant, parse_utc
 from harness.core.decide import API_SERVER, LOCK
 from harness.core.errors import DrillError, Refused, Unreachable
 from harness.ports.cluster import AlreadyExists, Cluster, Conflict, Json, NotFound, OutcomeUnknown, Ref
@@ -79,6 +79,21 @@ def holder_of(held: Json) -> str:
 def phase_of(held: Json) -> str:
     """What its holder says it is doing; empty where it does not say."""
     return str((held["metadata"].get("annotations") or {}).get(PHASE, ""))
+
+
+def looked_at(cluster: Cluster, namespace: str, now: Instant) -> tuple[str, float, str]:
+    """Who holds the lock of a namespace, "" for nobody; for how many seconds it was not renewed, 0 while it is in
+    force; and what its holder says that it does. A look only: the holder's stamp is believed and compared with `now`;
+    whoever takes the lock watches it instead."""
+    try:
+        held = cluster.get(Ref("Lease", namespace, NAME))
+    except NotFound:
+        return "", 0.0, ""
+    try:
+        silent = now - parse_utc(str((held.get("spec") or {}).get("renewTime")))
+    except ValueError:
+        silent = 0.0
+    return holder_of(held), silent if silent > lapses_after(held) else 0.0, phase_of(held)
 
 
 class Lease:

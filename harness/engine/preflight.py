@@ -14,20 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.alerting import floor
-from harness.core.clock import Bounds, Clock, Instant, utc
+from harness.core.clock import Bounds, Clock, Instant
 from harness.core.errors import BadInput, DrillError, Refused, RollbackIncomplete
 from harness.core.event import AlertingRead, CheckDone, ClockCompared, Event, InjectionPlanned
-from harness.core.experiment import AnyExperiment, Condition, ExpectedAlert, FaultSpec, RestartProof, measured_effect
+from harness.core.experiment import AnyExperiment, Condition, FaultSpec, RestartProof, measured_effect
 from harness.core.inbox import POLICY
-from harness.core.promql import ranges
-from harness.core.quantity import format_duration
-from harness.core.sense import of_run
-from harness.engine import guards, restarts
-from harness.engine.observe import active_of, covers, fresh_instants, rule_of, state_of
+from harness.engine import alerting, guards, restarts
+from harness.engine.observe import active_of, fresh_instants
 from harness.engine.recovery import Recovered, recover
 from harness.engine.runner import planned
 from harness.engine.stopping import OPT_IN_LABEL
-from harness.ports.cluster import Cluster, Identity, Json, Ref
+from harness.ports.cluster import Cluster, Identity, Json
 from harness.ports.fault import Chooses, Fault, Plan, rehearse
 from harness.ports.kinds import workload as address
 from harness.ports.metrics import Metrics, Notifier, Pager, Rule, Series
@@ -106,14 +103,7 @@ class Preflight:
         """Who we are and whether drills are wanted here at all. Before the lock is taken."""
         cluster, namespace = self._peers.cluster, self._experiment.namespace
         with self._check("identity") as tell:
-            identity = cluster.whoami()
-            if identity.username == "system:anonymous":
-                raise Refused(
-                    "anonymous",
-                    "the API server does not know who we are (system:anonymous)",
-                    expected="an authenticated user",
-                    remedy="check the kubeconfig's user entry or the pod's service account token",
-                )
+            identity = guards.check_identity(cluster)
             tell(f"{identity.username} on {cluster.server_version()}")
         with self._check("cluster is marked as staging") as tell:
             self.marker = guards.check_marker(cluster)
@@ -153,7 +143,7 @@ class Preflight:
         self._sweeper(offsets.api)
         rules = self._rules()
         intervals = self._peers.metrics.scrape_intervals()
-        scrape = max(intervals.values(), default=60.0)
+        scrape = alerting.longest_scrape(intervals)
         self._alerting(rules, scrape)
         self._ranges(rules, intervals)
         self._quiet(rules)
@@ -172,12 +162,7 @@ class Preflight:
     def _permissions(self) -> None:
         cluster, namespace = self._peers.cluster, self._experiment.namespace
         with self._check("permissions") as tell:
-            needs = [*guards.own_needs(namespace), *self._needs]
-            for proof in self._experiment.restart_proofs().values():
-                needs += guards.restart_needs(namespace, proof.of)
-            for spec in self._experiment.faults:
-                for verb, kind, *name in self._faults[spec.kind].verbs(spec):
-                    needs.append(guards.Need(verb, kind, namespace, *name))
+            needs = [*guards.run_needs(self._experiment, self._faults), *self._needs]
             tell(f"{guards.check_permissions(cluster, needs)} permissions asked and granted")
             tell.warn(guards.excess_warning(cluster, namespace))
 
@@ -220,32 +205,14 @@ class Preflight:
         with self._check("expected alerts are loaded") as tell:
             loaded = self._peers.metrics.rules()
             for expected in self._experiment.alerts:
-                rule = rule_of(expected, loaded)
-                if rule is None:
-                    names = ", ".join(sorted({r.alert for r in loaded})) or "none"
-                    labelled = "".join(f' {name}="{value}"' for name, value in sorted(expected.labels.items()))
-                    raise Refused(
-                        "alert-rule-missing",
-                        f"Prometheus has no alerting rule {expected.name}{' with' if labelled else ''}{labelled}",
-                        expected=f"a loaded rule of that name; loaded are: {names}",
-                        remedy="load the rule, or correct `alerts` in the experiment",
-                    )
-                if rule.health not in {"ok", "unknown"}:
-                    raise Refused(
-                        "alert-rule-broken",
-                        f"rule {expected.name} cannot be evaluated: {rule.last_error}",
-                        expected="a healthy rule",
-                        remedy="mend the rule's expression; promtool check rules shows it offline",
-                    )
-                found[expected.name] = rule
+                found[expected.name] = alerting.check_rule(expected, loaded)
             tell(", ".join(f"{r.alert} in group {r.group}" for r in found.values()) or "none expected")
         return found
 
     def _alerting(self, rules: Mapping[str, Rule], scrape: float) -> None:
         for expected in self._experiment.alerts:
             rule = rules[expected.name]
-            labels = {**rule.labels, **expected.labels, "alertname": rule.alert}
-            route = self._peers.notifier.route(labels)
+            route = self._peers.notifier.route(alerting.labels_of(expected, rule))
             firing, _ = floor(scrape=scrape, evaluation=rule.interval, hold=rule.for_seconds)
             self._record(
                 AlertingRead(
@@ -264,68 +231,22 @@ class Preflight:
                     floor=firing,
                 )
             )
-            self._reachable_in_time(expected, firing, rule, scrape)
+            with self._check(f"{expected.name} can fire in time") as tell:
+                tell(alerting.check_in_time(expected, firing, rule, scrape))
 
     def _ranges(self, rules: Mapping[str, Rule], intervals: Mapping[str, float]) -> None:
-        """Whether ranges can hold the samples that they need. Which pool scrapes a series, or which rule records it, is
-        not known: what is too short for all of them is refused, and what is too short for some is told."""
-        asked = [(".".join(map(str, loc)), query) for loc, query in of_run(self._experiment)]
-        asked += [(f"the rule of {name}", rule.query) for name, rule in rules.items()]
-        found = [(where, one) for where, query in asked for one in ranges(query)]
         with self._check("ranges hold enough samples") as tell:
-            if not found or not intervals:
-                tell("no query looks at a range" if not found else "no target is scraped")
-                return
-            pool, longest = max(intervals.items(), key=lambda item: item[1])
-            shortest = min([*intervals.values(), *(rule.interval for rule in self._peers.metrics.rules())])
-            for where, one in found:
-                what = f"{one.text} of {where}"
-                if one.seconds < one.samples * shortest:
-                    raise Refused(
-                        "range-too-short",
-                        f"{what} looks at {format_duration(one.seconds)}, and nothing here is scraped or recorded more "
-                        f"often than every {format_duration(shortest)}: it cannot hold {_count(one.samples)}",
-                        expected=f"a range of at least {format_duration(one.samples * shortest)}; four times the "
-                        "interval survives a scrape that fails",
-                        remedy="write a longer range (`range` in the profile, where the query says [$range]), or "
-                        "scrape more often",
-                    )
-                if one.seconds < one.samples * longest:
-                    tell.warn(
-                        f"{what} cannot hold {_count(one.samples)} of what {pool} scrapes every "
-                        f"{format_duration(longest)}"
-                    )
-            tell(f"{len(found)} looked at; the longest scrape interval is {format_duration(longest)}")
-
-    def _reachable_in_time(self, expected: ExpectedAlert, firing: Bounds, rule: Rule, scrape: float) -> None:
-        with self._check(f"{expected.name} can fire in time") as tell:
-            if firing.earliest > expected.within:
-                raise Refused(
-                    "alert-cannot-meet-its-bound",
-                    f"{expected.name} cannot fire within {format_duration(expected.within)}: its `for` alone takes "
-                    f"{format_duration(firing.earliest)}",
-                    expected="a bound that the alerting chain can meet",
-                    remedy=f"shorten the rule's `for` ({format_duration(rule.for_seconds)}) or allow more in `alerts`",
-                )
-            tell(
-                f"symptom to firing takes {firing.earliest:.1f} to {firing.latest:.1f} s (scrape {scrape:g} s, "
-                f"evaluation {rule.interval:g} s, for {rule.for_seconds:g} s)"
-            )
+            loaded = self._peers.metrics.rules()
+            fact, warnings = alerting.check_ranges(self._experiment, rules, intervals, loaded)
+            tell(fact)
+            for warning in warnings:
+                tell.warn(warning)
 
     def _quiet(self, rules: Mapping[str, Rule]) -> None:
         with self._check("no alert is active") as tell:
             loaded = self._settled()
             for expected in self._experiment.alerts:
-                active = active_of(expected, loaded)
-                if active:
-                    since = min((a.active_at for a in active), default=None)
-                    raise Refused(
-                        "alert-already-active",
-                        f"{expected.name} is {state_of(active)} before anything was injected"
-                        + (f", since {utc(since)}" if since is not None else ""),
-                        expected="an inactive alert: one that fires already proves nothing",
-                        remedy="wait until it is resolved, or find out what is wrong with the system",
-                    )
+                alerting.check_inactive(expected, loaded)
             expected_severities = {r.labels.get("severity", "") for r in rules.values()}
             own = {expected.name for expected in self._experiment.alerts}
             for rule in loaded:
@@ -342,16 +263,7 @@ class Preflight:
         with self._check("no silence covers the alert") as tell:
             silences = self._peers.notifier.silences()
             for expected in self._experiment.alerts:
-                rule = rules[expected.name]
-                labels = {**rule.labels, **expected.labels, "alertname": rule.alert}
-                muting = [s for s in silences if covers(s, labels)]
-                if muting:
-                    raise Refused(
-                        "alert-silenced",
-                        f"silence {muting[0].id} by {muting[0].created_by} covers {rule.alert}",
-                        expected="an alert that can reach the pager",
-                        remedy="expire the silence (amtool silence expire) or wait for its end",
-                    )
+                alerting.check_silences(expected, rules[expected.name], silences)
             tell(f"{len(silences)} silences looked at")
 
     def _settled(self) -> list[Rule]:
@@ -469,11 +381,9 @@ class Preflight:
 
     def _inbox_policy(self) -> bool:
         try:
-            binding = self._peers.cluster.get(Ref("ValidatingAdmissionPolicyBinding", "", POLICY))
+            return guards.denies(self._peers.cluster, POLICY)
         except DrillError:
             return False
-        # A binding that only audits or warns lets everything pass.
-        return "Deny" in (binding.get("spec") or {}).get("validationActions", [])
 
     @contextmanager
     def _check(self, name: str) -> Iterator[_Findings]:
@@ -504,10 +414,6 @@ class _Findings:
         """Keep a warning; an empty one is none."""
         if text:
             self.warnings.append(text)
-
-
-def _count(samples: int) -> str:
-    return "a sample" if samples == 1 else f"{samples} samples"
 
 
 def checked_plan(spec: FaultSpec, fault: Fault[Any], namespace: str, cluster: Cluster, marker: Json) -> Plan:

@@ -78,6 +78,9 @@ class Metrics(Protocol):
     def scrape_intervals(self) -> dict[str, float]:
         """Seconds by scrape pool, of the active targets."""
 
+    def notified(self) -> list[str]:
+        """The URLs of the Alertmanagers to which alerts are sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotifierAlert:
@@ -117,11 +120,13 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where an alert with given labels goes, and how long it waits. Seconds."""
+    """Where an alert with given labels goes, and how long it waits. Seconds. `through` are the ways on which the
+    receiver tells people ("webhook", "pagerduty"): none means that nobody is told, None that it is not known."""
 
     receiver: str
     group_wait: float
     group_interval: float
+    through: tuple[str, ...] | None = None
 
 
 class Notifier(Protocol):
@@ -146,7 +151,8 @@ class Notifier(Protocol):
         """End a silence now; ending an ended one is fine."""
 
     def route(self, labels: Mapping[str, str]) -> Route:
-        """The first matching route of the configuration for these labels, with inherited timing."""
+        """The first matching route of the configuration for these labels, with inherited timing and the ways of its
+        receiver."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from harness.wiring.commands import (
     status,
     sweep,
 )
+from harness.wiring.diagnosing import Examination, examine
 from harness.wiring.gameday import hold_gameday
 from harness.wiring.history import list_runs, report_run
 from harness.wiring.judging import judge_run
@@ -24,6 +25,7 @@ from harness.wiring.settings import RecoverOutcome, RunOutcome, SeriesOutcome, S
 from harness.wiring.smoke import SmokeOutcome, run_smoke
 
 __all__ = [
+    "Examination",
     "RecoverOutcome",
     "RunOutcome",
     "SeriesOutcome",
@@ -33,6 +35,7 @@ __all__ = [
     "cluster_down",
     "cluster_status",
     "cluster_up",
+    "examine",
     "halt",
     "hold_gameday",
     "judge_run",

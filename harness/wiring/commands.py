@@ -403,24 +403,13 @@ def _is_alive(cluster: Cluster, namespace: str) -> bool:
 
 
 def _lock_holder(cluster: Cluster, namespace: str) -> tuple[str, float, str]:
-    """Who holds the lock, "" for nobody; for how many seconds it was not renewed, 0 while it is in force; and what its
-    holder says that it does.
-
-    A look only, so the stamp of another machine is believed here: whoever takes the lock watches it instead.
-    """
-    from harness.core.clock import parse_utc
-    from harness.engine.lease import NAME, holder_of, lapses_after, phase_of
+    """See `looked_at`; by this machine's clock, and nobody where it cannot be looked at."""
+    from harness.engine.lease import looked_at
 
     try:
-        held = cluster.get(Ref("Lease", namespace, NAME))
+        return looked_at(cluster, namespace, time.time())
     except DrillError:
         return "", 0.0, ""
-    spec = held.get("spec") or {}
-    try:
-        silent = time.time() - parse_utc(str(spec.get("renewTime")))
-    except ValueError:
-        silent = 0.0
-    return holder_of(held), silent if silent > lapses_after(held) else 0.0, phase_of(held)
 
 
 def _headline(run: Path) -> str:

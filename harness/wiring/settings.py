@@ -178,11 +178,16 @@ def existing_access(settings: Settings) -> Access:
     """Access to a cluster that is up. Raises BadInput where it is not."""
     state = choose(settings).status()
     if state.access is None or state.state != "up":
+        ours = state.provider != "context"
         raise BadInput(
             "cluster-down",
-            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}",
+            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}"
+            if ours
+            else f"the cluster behind context {state.name} is {state.state}: {state.detail}",
             expected="a cluster that answers",
-            remedy="`drill cluster up` starts it",
+            remedy="`drill cluster up` starts it"
+            if ours
+            else f"`kubectl config get-contexts` lists the contexts; try `kubectl --context {state.name} version`",
         )
     return state.access
 

@@ -403,6 +403,30 @@ def test_alerts_are_asked_for_by_name() -> None:
             notifier.alerts("x")
 
 
+def test_a_route_tells_on_which_ways_its_receiver_tells_people() -> None:
+    def through(receivers: Any) -> tuple[str, ...] | None:
+        original = json.dumps({"route": {"receiver": "a"}, "receivers": receivers})
+        with transport(answer({"config": {"original": original}})) as (http, _):
+            return Alertmanager(http, now=time.time).route({"alertname": "X"}).through
+
+    assert through([{"name": "b"}, {"name": "a", "webhook_configs": [{"url": "x"}], "email_configs": []}]) == (
+        "webhook",
+    )
+    assert through([{"name": "a"}]) == ()
+    assert through([{"name": "b"}]) is None
+    assert through(None) is None
+
+
+def test_prometheus_says_whom_it_tells() -> None:
+    urls = ["http://a:9093/api/v2/alerts"]
+    told = {"status": "success", "data": {"activeAlertmanagers": [{"url": url} for url in urls]}}
+    with prometheus(answer(told)) as (metrics, _):
+        assert metrics.notified() == urls
+    strange = answer({"status": "success", "data": {"activeAlertmanagers": [7]}})
+    with prometheus(strange) as (metrics, _), pytest.raises(Unreachable, match="cannot be read"):
+        metrics.notified()
+
+
 def test_a_silence_begins_now_and_ends_when_told() -> None:
     with transport(answer({"silenceID": "s1"})) as (http, server):
         notifier = Alertmanager(http, now=lambda: 1795327200.0)

@@ -22,7 +22,7 @@ from harness.cli.app import drill
 from harness.core.errors import BadInput, DrillError, ExitCode, Refused, RollbackIncomplete
 from harness.loading import names
 from harness.report.series import Outcome
-from harness.wiring import RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport
+from harness.wiring import Examination, RecoverOutcome, RunOutcome, SeriesOutcome, Settings, StatusReport
 from harness.wiring.settings import ROOT
 from tests.terminal.drill_history import Drill
 
@@ -86,6 +86,12 @@ class Stub(ModuleType):
     def status(self, settings: Settings) -> StatusReport:
         self._came("status", settings)
         return StatusReport(["cluster   up"], self.exit_code, {"cluster": "up"})
+
+    def examine(
+        self, settings: Settings, experiments: Sequence[str], profile: str | None, progress: Any
+    ) -> Examination:
+        self._came("examine", settings, experiments, profile)
+        return Examination("all there", {"doctor": []}, self.exit_code)
 
     def cluster_up(self, settings: Settings, progress: Any) -> str:
         self._came("cluster_up", settings)
@@ -175,7 +181,7 @@ def test_an_empty_variable_is_no_variable(stub: Stub, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("code", list(ExitCode))
-@pytest.mark.parametrize("arguments", [["run", "x"], ["judge", "r1"], ["recover"], ["status"], []])
+@pytest.mark.parametrize("arguments", [["run", "x"], ["judge", "r1"], ["recover"], ["status"], ["doctor"], []])
 def test_exit_codes_are_handed_on(stub: Stub, arguments: list[str], code: ExitCode) -> None:
     stub.exit_code = code
     assert main(arguments) == code
@@ -205,7 +211,8 @@ def test_responders_send_one_message(stub: Stub, arguments: str, sent: tuple[str
 
 @pytest.mark.parametrize(("arguments", "door"), [
     (["cluster", "up"], "cluster_up"), (["cluster", "down"], "cluster_down"), (["cluster", "status"], "cluster_status"),
-    ([], "status"), (["status"], "status"), (["plan", "x"], "plan_drill"), (["recover", "--force"], "recover"),
+    ([], "status"), (["status"], "status"), (["plan", "x"], "plan_drill"), (["doctor", "x"], "examine"),
+    (["recover", "--force"], "recover"),
 ])  # fmt: skip
 def test_every_command_goes_through_one_door(stub: Stub, arguments: list[str], door: str) -> None:
     assert main(arguments) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli import app, main
 from harness.core.errors import BadInput
-from harness.wiring.settings import PROMETHEUS, Settings, configured
+from harness.wiring.settings import PROMETHEUS, Settings, configured, peer_needs
 
 MINE = ("DRILL_", "CONTEXT", "PROFILE", "RESPONDER", "KUBECONFIG")
 
@@ -133,6 +133,12 @@ def test_a_wrong_file_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     write("contxt: x\n")
     assert main(["status"]) == 64
     assert "drill.yaml:1:1: contxt: there is no field `contxt` here" in capsys.readouterr().err
+
+
+def test_a_service_takes_the_permission_on_the_name_that_the_api_server_gives_it() -> None:
+    found = Settings(prometheus="service:https:mon/prom:web", alertmanager="https://a.example.org", pager="none")
+    assert [str(one) for one in peer_needs(found)] == ["get Service/proxy https:prom:web in mon"]
+    assert "get Service/proxy prometheus:9090 in monitoring" in map(str, peer_needs(Settings()))
 
 
 def test_the_wiring_takes_all_that_a_peer_can_have() -> None:

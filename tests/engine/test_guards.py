@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,6 +161,13 @@ def test_a_missing_sweeper_is_warned_of(silent: float | None, words: str) -> Non
     drill.preflight()
     told = warnings(drill).get("a sweeper watches over the run", "")
     assert (words in told) if words else told == ""
+
+
+def test_what_is_let_pass_about_the_ways_to_peers_is_warned_of() -> None:
+    drill = Drill()
+    drill.peers = replace(drill.peers, doubts=("the certificate of p is not checked",))
+    drill.preflight()
+    assert warnings(drill)["Prometheus answers"] == "the certificate of p is not checked"
 
 
 @pytest.mark.parametrize(("data", "words"), [

@@ -648,6 +648,9 @@ class FakeMetrics:
     def scrape_intervals(self) -> dict[str, float]:
         return dict(self.intervals)
 
+    def notified(self) -> list[str]:
+        return ["http://alertmanager:9093/api/v2/alerts"]
+
 
 class FakeNotifier:
     """Alertmanager over the world's alerts."""
