@@ -40,6 +40,7 @@ FAR_OFF = 5.0
 ACCOUNTS = ("drill-runner", "drill-sweeper", "drill-reader")
 _INSTALL = "kubectl apply -k manifests/harness installs them; docs/roles.md explains each"
 _ROLES = "give the namespace a kustomization with manifests/harness/drilled, as docs/roles.md shows"
+_LOOK_AS = "no drill needs to see it; an administrator of the cluster can look"
 _NO_SERVER = "the API server does not answer"
 
 
@@ -538,8 +539,9 @@ class Doctor:
         except DrillError as error:
             unseen = isinstance(error, Unreachable | Forbidden)
             state = State.MISSING if needed else State.UNKNOWN if unseen else State.WARNING
+            remedy = _LOOK_AS if not needed and isinstance(error, Forbidden) else error.remedy
             self._found.append(
-                Diagnosis(group, name, state, error.fact, error.remedy, error.expected, error.slug, note.values)
+                Diagnosis(group, name, state, error.fact, remedy, error.expected, error.slug, note.values)
             )
         else:
             facts = "; ".join([*note.facts, *note.lacks])
