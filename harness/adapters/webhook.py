@@ -37,7 +37,7 @@ def post(url: str, text: str) -> None:
             time.sleep(jitter(0.5, 1.5))
         try:
             answer = httpx2.post(url, json={"text": text}, timeout=_SECONDS, follow_redirects=False)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             why = type(error).__name__
             continue
         if answer.is_success:

@@ -130,14 +130,14 @@ def decide(
     if ending is not None:
         return _wind_down(history, ending, now, undo_for)
     due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
-    if due is not None:
+    restart = _restart(experiment, history, now)
+    if due is not None and not _is_tested(experiment, history):
         held = held_before(due, history, now)
         if held:
             ending = Ending("aborted", f"fault {due.id} would prove nothing: {held}")
             return _wind_down(history, ending, now, undo_for)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
-    restart = _restart(experiment, history, now)
     if restart is not None:
         return restart
     return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
@@ -147,15 +147,27 @@ def _restart(experiment: AnyExperiment, history: History, now: Instant) -> Decis
     """The next step of putting a recovery to the test of a restart, where one is due."""
     proofs = experiment.restart_proofs()
     outcomes = restarts(experiment, history, milestones(experiment, history)) if proofs else {}
+    at_work = {one.last.plan.workload for one in outcomes.values() if one.last is not None and one.last.is_open}
     for alert, outcome in outcomes.items():
         last = outcome.last
+        if outcome.untested is not None and proofs[alert].of in at_work:
+            continue  # two at once would take two of its pods away
         if outcome.untested is not None:
             why = f"the incident of {alert} looks recovered: see whether that outlasts a restart of {proofs[alert].of}"
             return Decision((Intent("plan_restart", alert=alert),), why, now)
-        pod = next_pod(history, last, now) if last is not None and last.is_open else None
+        pod = next_pod(history, last, proofs[alert], now) if last is not None and last.is_open else None
         if pod is not None:
             return Decision((Intent("restart", alert=alert, uid=pod.uid),), f"pod {pod.name} is next", now)
     return None
+
+
+def _is_tested(experiment: AnyExperiment, history: History) -> bool:
+    """Whether a recovery is being put to the test of a restart. No fault comes in between: it would be the one that
+    answers."""
+    if not experiment.restart_proofs():
+        return False
+    outcomes = restarts(experiment, history, milestones(experiment, history))
+    return any(outcome.last is not None and outcome.last.is_open for outcome in outcomes.values())
 
 
 def _waiting(experiment: AnyExperiment, history: History) -> list[tuple[FaultSpec, Instant | None]]:
@@ -401,7 +413,6 @@ def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str
     if later:
         when = later[0].after or f"{later[0].at:g} s after the checks"
         return f"waiting to inject {later[0].id} ({when})"
-    outcomes = restarts(experiment, history, milestones(experiment, history))
-    if any(attempt.is_open for outcome in outcomes.values() for attempt in outcome.all):
+    if _is_tested(experiment, history):
         return "waiting to see whether the recovery outlasts a restart"
     return "waiting for " + ", ".join(missing[:3])

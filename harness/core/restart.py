@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from harness.core.clock import Bounds, Instant
-from harness.core.event import PodState, Record, RestartDone, RestartPlanned, RestartSeen
+from harness.core.event import ChannelChanged, PodState, Record, RestartDone, RestartPlanned, RestartSeen
 from harness.core.experiment import AnyExperiment, Condition, RestartProof, goal_signal
 from harness.core.held import Since, held_since, may_have_held
 from harness.core.history import History
@@ -35,7 +35,9 @@ class Attempt:
     recovery: Since
     """What is put to the test."""
     following: int | None = None
-    """The sequence number of the next attempt's plan: what comes behind it is that one's."""
+    """The sequence number of the next attempt's plan, or of the run's first undo: what comes behind is not its own."""
+    not_after: Instant | None = None
+    """Since when an earlier attempt, which said nothing, had a recovery: this one may be the same."""
     stood: Since | None = None
     """Since when there is a recovery that outlasted the restart."""
     fell: str = ""
@@ -86,17 +88,30 @@ def tested(
     found: list[Attempt] = []
     plans = [(record, plan) for record, plan in history.records(RestartPlanned) if plan.alert == alert]
     following = [record.seq for record, _ in plans[1:]]
-    for (record, plan), behind in zip_longest(plans, following):
+    if history.undo_began is not None:  # what the run itself puts back is nobody's change
+        following.append(history.undo_began.seq)
+    for (record, plan), behind in zip_longest(plans, following[: len(plans)]):
         since = _mended(history, found[-1]) if found else since
         held = None if since is None else held_since(history, signal, condition, not_before=since)
         if held is None:
             continue
-        found.append(_judged(history, Attempt(record, plan, held, behind), signal, condition, proof))
+        attempt = Attempt(record, plan, held, behind, _said_nothing(found))
+        found.append(_judged(history, attempt, signal, condition, proof))
         if found[-1].over_at is None:
             return Attempts(tuple(found), not_before)
     since = _mended(history, found[-1]) if found else since
     held = None if since is None else held_since(history, signal, condition, not_before=since)
     return Attempts(tuple(found), since, held)
+
+
+def _said_nothing(found: list[Attempt]) -> Instant | None:
+    """The earliest instant of the recoveries that were put to a test without an answer, since the last one that fell.
+    Nobody is charged for a test of ours that failed."""
+    since: Instant | None = None
+    for attempt in found:
+        earliest = attempt.recovery.at.earliest
+        since = None if attempt.fell else earliest if since is None else min(since, earliest)
+    return since
 
 
 def doubt(history: History, outcome: Attempts, signal: str, condition: Condition) -> str:
@@ -105,17 +120,18 @@ def doubt(history: History, outcome: Attempts, signal: str, condition: Condition
     if outcome.untested is not None:
         return "what looks like it was never put to the test of a restart"
     last = outcome.last
-    if outcome.since is None:
-        return ""
     if last is not None and last.is_open:
         return f"the restart of {last.plan.workload} that was to prove it was not over"
     if last is not None and last.void:
         return f"the restart of {last.plan.workload} that was to prove it says nothing: {last.void}"
+    if outcome.since is None:
+        return ""
     return may_have_held(history, signal, condition, not_before=outcome.since)
 
 
-def next_pod(history: History, attempt: Attempt, now: Instant) -> PodState | None:
-    """The pod that is to be restarted now; None while the one before is not back, and where all were."""
+def next_pod(history: History, attempt: Attempt, proof: RestartProof, now: Instant) -> PodState | None:
+    """The pod that is to be restarted now; None while the one before is not back, where it was not in time, and where
+    all were."""
     ends = _ends(history, attempt)
     left = [pod for pod in attempt.plan.pods if pod.uid not in _settled(ends)]
     if not left:
@@ -126,13 +142,12 @@ def next_pod(history: History, attempt: Attempt, now: Instant) -> PodState | Non
     states = _states(history, attempt)
     if len(left) < len(attempt.plan.pods) and not (states and _is_well(states[-1][1], attempt, _settled(ends))):
         return None
-    return left[0]
+    return left[0] if now < _deadline(attempt, ends, proof) else None
 
 
 def _judged(history: History, attempt: Attempt, signal: str, condition: Condition, proof: RestartProof) -> Attempt:
     plan, ends = attempt.plan, _ends(history, attempt)
-    begun = [record.at for record, event in ends if event.outcome in _SETTLED]
-    deadline = max([attempt.record.at, *begun]) + proof.within
+    deadline = _deadline(attempt, ends, proof)
     changed = _changed(history, attempt)
     known_until = float("inf") if changed is None else changed
     for begin, end in _well(history, attempt):
@@ -151,15 +166,24 @@ def _judged(history: History, attempt: Attempt, signal: str, condition: Conditio
     return replace(attempt, fell=fell, void=void, over_at=over_at)
 
 
+def _deadline(attempt: Attempt, ends: list[tuple[Record, RestartDone]], proof: RestartProof) -> Instant:
+    begun = [record.at for record, event in ends if event.outcome in _SETTLED]
+    return max([attempt.record.at, *begun]) + proof.within
+
+
 def _stood(history: History, attempt: Attempt, again: Since, signal: str, condition: Condition) -> Since:
     held, plan = attempt.recovery, attempt.plan
     between = [one for one in samples(history, signal) if held.at.latest <= one.at <= again.at.latest]
-    disturbed = any(one.value is None or not condition.holds(one.value) for one in between)
+    disturbed = any(one.hole or one.value is None or not condition.holds(one.value) for one in between)
     evidence = (*held.evidence, attempt.record.seq, again.evidence[-1])
     note = f"{held.note}; it outlasted a restart of {plan.workload}"
+    earliest = held.at.earliest
+    if attempt.not_after is not None and attempt.not_after < earliest:
+        earliest = attempt.not_after
+        note += "; an earlier test said nothing, so it may have begun before that"
     if not disturbed:
-        return Since(held.at, held.source, evidence, note)
-    at = Bounds(earliest=held.at.earliest, latest=again.at.latest)
+        return Since(Bounds(earliest=earliest, latest=held.at.latest), held.source, evidence, note)
+    at = Bounds(earliest=earliest, latest=again.at.latest)
     return Since(at, held.source, evidence, f"{note}, which disturbed what is measured: it lies before or behind it")
 
 
@@ -174,11 +198,14 @@ def _why(
     states = [pods for at, pods in _states(history, attempt) if at <= over_at]
     if ends and ends[-1][1].outcome not in _SETTLED:
         return "", f"{ends[-1][1].pod} could not be restarted: {ends[-1][1].detail}"
-    if not states:
+    if not states or states[-1] is None:
         return "", "its pods were not seen"
     within = format_duration(proof.within)
     settled = _settled(ends)
     if not _is_well(states[-1], attempt, settled):
+        staying = [pod for pod in states[-1] if not pod.leaving]
+        if staying and len(staying) < plan.ready and all(pod.ready for pod in staying):
+            return "", f"it has {len(staying)} pods by now, all ready, where {plan.ready} had been: it was scaled"
         ready = sum(pod.ready for pod in states[-1])
         waiting = sorted({pod.waiting for pod in states[-1] if pod.waiting and not pod.ready})
         named = f" ({', '.join(waiting)})" if waiting else ""
@@ -203,13 +230,27 @@ def _settled(ends: list[tuple[Record, RestartDone]]) -> frozenset[str]:
     return frozenset(event.uid for _, event in ends if event.outcome in _SETTLED)
 
 
-def _states(history: History, attempt: Attempt) -> list[tuple[Instant, tuple[PodState, ...]]]:
-    """The workload's pods after every change while the attempt was the newest, oldest first."""
-    return [
-        (record.at, event.pods)
-        for record, event in history.records(RestartSeen)
-        if event.workload == attempt.plan.workload and _is_of(record, attempt)
-    ]
+def _states(history: History, attempt: Attempt) -> list[tuple[Instant, tuple[PodState, ...] | None]]:
+    """The workload's pods after every change while the attempt was the newest, oldest first; None while the watch of
+    them was lost. A watch that is back tells only what is new."""
+    workload = attempt.plan.workload
+    watch = [(r, e) for r, e in history.records(ChannelChanged) if e.channel == watch_of(workload)]
+    told = [(r, e) for r, e in history.records(RestartSeen) if e.workload == workload]
+    found: list[tuple[Instant, tuple[PodState, ...] | None]] = []
+    last: tuple[PodState, ...] | None = None
+    for record in sorted((one for one, _ in (*watch, *told)), key=lambda one: one.seq):
+        if not _is_of(record, attempt):
+            continue
+        event = record.event
+        last = event.pods if isinstance(event, RestartSeen) else last
+        is_lost = isinstance(event, ChannelChanged) and not event.up
+        found.append((record.at, None if is_lost else last))
+    return found
+
+
+def watch_of(workload: str) -> str:
+    """The channel under which the watch of a restarted workload's pods tells that it is lost."""
+    return f"pods of {workload}"
 
 
 def _mended(history: History, attempt: Attempt) -> Instant | None:
@@ -219,15 +260,17 @@ def _mended(history: History, attempt: Attempt) -> Instant | None:
     over_at = attempt.record.at if attempt.over_at is None else attempt.over_at
     since: Instant | None = over_at
     for at, pods in _states(history, attempt):
-        if not all(pod.ready or pod.leaving for pod in pods):
+        if pods is None or not all(pod.ready or pod.leaving for pod in pods):
             since = None
         elif since is None:
             since = max(at, over_at)
     return since
 
 
-def _is_well(pods: tuple[PodState, ...], attempt: Attempt, restarted: frozenset[str]) -> bool:
+def _is_well(pods: tuple[PodState, ...] | None, attempt: Attempt, restarted: frozenset[str]) -> bool:
     """Whether the restarted pods are gone or on their way, and as many are ready as were before."""
+    if pods is None:
+        return False
     left = any(pod.uid in restarted and not pod.leaving for pod in pods)
     return not left and sum(pod.ready for pod in pods) >= max(1, attempt.plan.ready)
 
@@ -256,6 +299,6 @@ def _changed(history: History, attempt: Attempt) -> Instant | None:
     and what is seen from then on says nothing of the recovery that is put to the test."""
     known = {pod.template for pod in attempt.plan.pods}
     for at, pods in _states(history, attempt):
-        if any(pod.template not in known and not pod.leaving for pod in pods):
+        if any(pod.template not in known and not pod.leaving for pod in pods or ()):
             return at
     return None

@@ -32,6 +32,19 @@ def pod_labels(body: dict[str, Any]) -> str:
     return ",".join(parts)
 
 
+def owns(workload: str, pod: dict[str, Any]) -> bool:
+    """Whether a pod is one of `deployment/NAME` or `statefulset/NAME` and not over: labels alone may be a stranger's,
+    and what has ended (Evicted, Completed) only lies about. A Deployment's pods belong to a ReplicaSet that is called
+    after it and after their template."""
+    kind, _, name = workload.partition("/")
+    meta = pod["metadata"]
+    owner: dict[str, Any] = next((one for one in meta.get("ownerReferences") or () if one.get("controller")), {})
+    template = (meta.get("labels") or {}).get("pod-template-hash", "")
+    wanted = ("StatefulSet", name) if kind == "statefulset" else ("ReplicaSet", f"{name}-{template}")
+    over = (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+    return (owner.get("kind"), owner.get("name")) == wanted and not over
+
+
 def check_at_rest(body: dict[str, Any]) -> None:
     """Refuse a workload that is not what it declares, or that is paused: nothing could be told apart on it."""
     where = title(body)

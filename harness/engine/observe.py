@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Thread
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from harness.core.alerting import AlertSeries, Transition, transitions
 from harness.core.clock import STEPPED, Bounds, Clock, Instant
@@ -51,6 +51,7 @@ from harness.core.milestone import operand_signal
 from harness.core.pods import pod_state
 from harness.core.promql import counter_ranges, matchers, operand
 from harness.core.verdict import guard_signal, rule_channel
+from harness.core.workload import owns
 from harness.ports.cluster import Cluster, WatchEvent
 from harness.ports.fault import ObjectSelector, PodSelector
 from harness.ports.metrics import ActiveAlert, Matcher, Metrics, Notifier, NotifierAlert, Pager, Rule, Series, Silence
@@ -535,11 +536,17 @@ def _hits(matcher: Matcher, value: str) -> bool | None:
 class PodsTracker:
     """The present set of a workload's pods, from a watch, as one event per change."""
 
-    def __init__(self, container: str, told_as: Callable[[tuple[PodState, ...]], Event]) -> None:
-        """`container` is the one whose state is told; `told_as` makes the event."""
+    def __init__(
+        self,
+        container: str,
+        told_as: Callable[[tuple[PodState, ...]], Event],
+        is_own: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> None:
+        """`container` is the one whose state is told; `told_as` makes the event; `is_own` says which pods count."""
         self._container = container
+        self._is_own = is_own
         self._told_as = told_as
-        self._pods: dict[str, dict[str, object]] = {}
+        self._pods: dict[str, dict[str, Any]] = {}
         self._told: Event | None = None
 
     def update(self, event: WatchEvent) -> list[Event]:
@@ -551,7 +558,8 @@ class PodsTracker:
                 self._pods.pop(item["metadata"]["uid"], None)
             else:
                 self._pods[item["metadata"]["uid"]] = item
-        states = sorted((pod_state(pod, self._container) for pod in self._pods.values()), key=lambda p: p.name)
+        own = (pod for pod in self._pods.values() if self._is_own(pod))
+        states = sorted((pod_state(pod, self._container) for pod in own), key=lambda p: p.name)
         seen = self._told_as(tuple(states))
         if seen == self._told:
             return []
@@ -566,7 +574,9 @@ def pods_of_fault(fault: str, selector: PodSelector) -> PodsTracker:
 
 def pods_of_restart(plan: RestartPlanned) -> PodsTracker:
     """A tracker of the pods that are restarted to prove a recovery."""
-    return PodsTracker(plan.container, lambda pods: RestartSeen(workload=plan.workload, pods=pods))
+    workload = plan.workload
+    seen = lambda pods: RestartSeen(workload=workload, pods=pods)  # noqa: E731
+    return PodsTracker(plan.container, seen, lambda pod: owns(workload, pod))
 
 
 class ObjectTracker:

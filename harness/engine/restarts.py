@@ -7,8 +7,8 @@ from typing import Literal
 from harness.core.errors import BadInput, DrillError, Unreachable
 from harness.core.event import PodState, RestartPlanned
 from harness.core.pods import pod_state
-from harness.core.workload import pod_labels
-from harness.ports.cluster import Cluster, NotFound, Ref
+from harness.core.workload import owns, pod_labels, replicas
+from harness.ports.cluster import Cluster, Conflict, NotFound, Ref
 from harness.ports.kinds import workload as address
 
 
@@ -21,21 +21,34 @@ def plan(cluster: Cluster, namespace: str, alert: str, of: str) -> RestartPlanne
     except DrillError as error:
         return RestartPlanned(alert=alert, workload=of, detail=error.fact)
     container = body["spec"]["template"]["spec"]["containers"][0]["name"]
-    living = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    living = [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and owns(of, pod)]
     pods = tuple(sorted((pod_state(pod, container) for pod in living), key=lambda pod: pod.name))
-    ready = sum(pod.ready for pod in pods)
+    ready = min(sum(pod.ready for pod in pods), replicas(body))  # a rollout has more for a while
     return RestartPlanned(alert=alert, workload=of, selector=selector, container=container, pods=pods, ready=ready)
 
 
 def delete(cluster: Cluster, namespace: str, pod: PodState) -> tuple[Literal["done", "gone", "failed", "unknown"], str]:
     """Delete that very pod, with its own grace period; how it ended, and its detail."""
+    ref = Ref("Pod", namespace, pod.name)
     try:
-        hit = cluster.delete(Ref("Pod", namespace, pod.name), uid=pod.uid)
+        hit = cluster.delete(ref, uid=pod.uid)
+    except Conflict as error:
+        return ("gone", "") if _is_another(cluster, ref, pod) else ("failed", error.fact)
     except Unreachable as error:
         return "unknown", error.fact
     except DrillError as error:
         return "failed", error.fact
     return ("done" if hit else "gone"), ""
+
+
+def _is_another(cluster: Cluster, ref: Ref, pod: PodState) -> bool:
+    """Whether a new pod has taken the name already, as a StatefulSet's do."""
+    try:
+        return bool(cluster.get(ref)["metadata"]["uid"] != pod.uid)
+    except NotFound:
+        return True
+    except DrillError:
+        return False
 
 
 def check(cluster: Cluster, namespace: str, alert: str, of: str) -> str:

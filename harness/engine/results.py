@@ -73,11 +73,14 @@ class Copier:
             self._store(b"", result)
 
     def _whole_lines(self) -> bytes:
+        """What is new, up to the end of its last whole line; the beginning of it where that is too long for a part. A
+        line that is still being written is left."""
         taken = self._read(self._offset, PART_BYTES)
         whole = taken[: taken.rfind(b"\n") + 1]
+        if not whole and len(taken) == PART_BYTES:
+            whole = taken  # a line longer than a part goes into several: they are put together as bytes
         while len(zlib.compress(whole)) > _PACKED_BYTES:
-            half = whole[: len(whole) // 2]
-            whole = half[: half.rfind(b"\n") + 1]
+            whole = whole[: len(whole) // 2]
         return whole
 
     def _store(self, whole: bytes, result: dict[str, Any] | None) -> None:
@@ -140,7 +143,10 @@ def journal(cluster: Cluster, namespace: str, run_id: str) -> bytes:
             expected=f"the parts 0 to {max(parts)}",
             remedy="a run with lost events cannot be judged; restore the ConfigMap from a backup of the cluster",
         )
-    return b"".join(_unpacked(parts[number], run_id) for number in sorted(parts))
+    whole = bytearray()
+    for number in sorted(parts):
+        whole += _unpacked(parts[number], run_id, JOURNAL_BYTES - len(whole))
+    return bytes(whole)
 
 
 def prune(cluster: Cluster, namespace: str, keep: int = KEPT) -> list[str]:
@@ -181,12 +187,12 @@ def _result(parts: Sequence[Json]) -> dict[str, Any] | None:
     return None
 
 
-def _unpacked(body: Json, run_id: str) -> bytes:
+def _unpacked(body: Json, run_id: str, most: int = JOURNAL_BYTES) -> bytes:
     """The bytes in one part. Raises BadInput."""
     opened = zlib.decompressobj()
     try:
         packed = base64.b64decode(str((body.get("data") or {}).get("journal") or ""), validate=True)
-        whole = opened.decompress(packed, JOURNAL_BYTES)
+        whole = opened.decompress(packed, max(1, most))
     except (binascii.Error, zlib.error) as error:
         raise _corrupt(body, run_id, str(error)) from error
     if not opened.eof:

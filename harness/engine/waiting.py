@@ -1,8 +1,8 @@
 """What a game day waits for before its drill begins: the calendar, the end of real incidents, and people who were told.
 
 Nothing is broken here, and nothing is asked but Prometheus' rules and the stop switch. The order: the calendar; then no
-incident may be open; then people are told, and have time to call it off; then, since an incident may have begun
-meanwhile, all of it once more.
+incident may be open; then people are told, and have time to call it off. An incident that began meanwhile goes first as
+well, and behind it people are told anew. While Prometheus does not answer, nobody knows that there is none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.core.clock import Clock, Instant, utc
-from harness.core.errors import Refused
+from harness.core.errors import DrillError, Refused
 from harness.core.gameday import GameDay, incidents, next_opening, why_not
 from harness.core.quantity import format_duration
 
@@ -40,18 +40,20 @@ def wait_for_start(
     are stopped or ""; `tell` tells people that it begins at that instant. Raises NotToday where the calendar does not
     let it begin, Refused where an incident stays open for too long, where drills are halted, or where it was stopped.
     """
-    began = clock.now()
     _in_time(day, clock)
-    _no_incident(day, clock, wait, firing, halted, say, began)
-    starts = clock.now() + day.announcement.before
-    tell(starts)
-    if day.announcement.before:
-        say(f"announced: it begins at {utc(starts)}, in {format_duration(round(day.announcement.before))}")
-    while clock.now() < starts:
-        _on(wait, min(_LOOK_EVERY, starts - clock.now()))
-        _not_halted(halted)
-    _in_time(day, clock)
-    _no_incident(day, clock, wait, firing, halted, say, began)
+    _no_incident(day, clock, wait, firing, halted, say)
+    while True:
+        starts = clock.now() + day.announcement.before
+        tell(starts)
+        if day.announcement.before:
+            say(f"announced: it begins at {utc(starts)}, in {format_duration(round(day.announcement.before))}")
+        while clock.now() < starts:
+            _on(wait, min(_LOOK_EVERY, starts - clock.now()))
+            _not_halted(halted)
+        _in_time(day, clock)
+        if not _no_incident(day, clock, wait, firing, halted, say):
+            return
+        # It went first, and people were told of an hour that is over: they are told of another.
 
 
 def _in_time(day: GameDay, clock: Clock) -> None:
@@ -68,20 +70,27 @@ def _no_incident(
     firing: Callable[[], Firing],
     halted: Callable[[], str],
     say: Callable[[str], None],
-    began: Instant,
-) -> None:
+) -> bool:
+    """Wait for the end of incidents, and of the time in which nobody knows of any; whether there was anything to wait
+    for."""
     told: list[str] = []
+    began = clock.now()
     while True:
         _not_halted(halted)
-        found = incidents(firing(), day.gate)
+        try:
+            found = incidents(firing(), day.gate)
+        except DrillError as error:
+            if clock.now() - began >= day.gate.patience:
+                raise
+            found = [error.fact]
         if not found:
-            return
+            return bool(told)
         if found != told:
             told = found
             say(
                 f"a real incident goes first: {', '.join(found)}; looking again every {format_duration(day.gate.every)}"
             )
-        if clock.now() - began >= day.gate.patience + day.announcement.before:
+        if clock.now() - began >= day.gate.patience:
             raise Refused(
                 "incident-open",
                 f"{', '.join(found)} fires, and did so for all of {format_duration(day.gate.patience)}",

@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
-from harness.core.errors import DrillError, ExitCode
+from harness.core.errors import BadInput, DrillError, ExitCode
 from harness.core.gameday import GameDay, Pick, announcement, pick
-from harness.wiring.session import terminable
+from harness.wiring.session import choose_profile, terminable
 from harness.wiring.settings import ROOT, RunOutcome, Settings, connect, existing_access, peers_of
 
 if TYPE_CHECKING:
@@ -43,23 +43,36 @@ def hold_gameday(
     A day that the calendar keeps free is not held, and that is success. Raises BadInput where a file cannot be read,
     Refused where an incident is open, drills are halted or nobody could be told, and what the run raises.
     """
+    with terminable():  # from the first moment: as a pod's first process nothing else would hear of its end
+        return _held(settings, path, run, say, how, seed)
+
+
+def _held(
+    settings: Settings, path: Path, run: Run, say: Callable[[str], None], how: Pick | None, seed: int | None
+) -> Held:
     from harness import loading
     from harness.adapters.system_clock import SystemClock
+    from harness.engine import guards
     from harness.engine.waiting import NotToday, wait_for_start
 
     loaded = loading.load_gameday(path)
     day = loaded.gameday
     paths = {name: _file(name, day, loaded.beside) for name in day.experiments}
     known = {name: loading.load(file).experiment for name, file in paths.items()}
+    for experiment in known.values():
+        _check_can_run(experiment, day)
     webhook = _webhook(day, loaded.beside)
     clock, over = SystemClock(), Flag()
     cluster = connect(settings, existing_access(settings), clock)
-    with contextlib.ExitStack() as held, terminable():
+    with contextlib.ExitStack() as held:
         held.callback(cluster.close)
         peers = held.enter_context(contextlib.closing(peers_of(settings, cluster, clock)))
         name = pick(day, _drilled(cluster, known), seed, how)
         experiment = known[name]
         say(f"due is {name}: {experiment.title}")
+        # Nothing is written, not even an announcement, where drills are not wanted.
+        guards.check_denied(guards.check_marker(cluster), experiment.namespace)
+        guards.check_namespace(cluster, experiment.namespace)
 
         def tell(at: float) -> None:
             who = "people respond" if day.responder == "human" else "the autopilot responds"
@@ -75,6 +88,18 @@ def hold_gameday(
             return Held("", str(reason), None, ExitCode.MET)
         outcome = run(str(paths[name]), day.profile, day.responder)
     return Held(name, "", outcome, outcome.exit_code)
+
+
+def _check_can_run(experiment: AnyExperiment, day: GameDay) -> None:
+    """Raise BadInput where a run would be refused for what the file lacks, before anybody is told of it."""
+    choose_profile(experiment, day.profile)
+    if day.responder == "autopilot" and experiment.autopilot is None:
+        raise BadInput(
+            "no-autopilot",
+            f"experiment {experiment.name} has no `autopilot` section",
+            expected="the runbook's steps for unattended runs",
+            remedy="add the section, or write `responder: human` in the game day's file",
+        )
 
 
 def _file(name: str, day: GameDay, beside: Callable[[str], Path]) -> Path:
@@ -138,5 +163,5 @@ def _halted(cluster: Cluster) -> str:
         return marker_refuses(cluster.get(MARKER))
     except NotFound:
         return marker_refuses(None)
-    except DrillError as error:
-        return error.fact
+    except DrillError:
+        return ""  # nobody called anything off; the drill's own checks ask again

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.errors import BadInput, DrillError
 from harness.report.wording import inert_line
 from harness.wiring.commands import namespaces_of
-from harness.wiring.judging import fetch_notes, judge_run
+from harness.wiring.judging import close_journal, judge_run
 from harness.wiring.settings import RunOutcome, Settings, connect, existing_access
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness.engine.results import Stored
 
 _WIDTHS = (44, 13, 7)
+_FETCHED = ".fetched"
+"""Beside a journal that came from the cluster: it is fetched anew each time, since the run may have gone on."""
 _NONE = "no run yet; try: make drill EXP=oom-workers"
 
 
@@ -77,10 +79,11 @@ def list_runs(settings: Settings) -> Runs:
         for run in _stored(settings):
             result = run.result or {}
             local = known.get(run.run_id)
+            # What the run itself said in the end goes before what was made of its first half.
             known[run.run_id] = Known(
                 run.run_id,
-                (local.verdict if local else "") or str(result.get("verdict") or ""),
-                local.clean if local and local.clean is not None else _flag(result.get("clean")),
+                str(result.get("verdict") or "") or (local.verdict if local else ""),
+                _flag(result.get("clean")) if "clean" in result or local is None else local.clean,
                 (*(local.places if local else ()), f"namespace {run.namespace}"),
             )
     except DrillError as error:
@@ -94,10 +97,11 @@ def report_run(settings: Settings, run: str) -> RunOutcome:
     Raises BadInput where neither has it, and what judging raises.
     """
     from harness.adapters.system_clock import SystemClock
-    from harness.engine import results
+    from harness.engine import notes, results
 
     folder = settings.runs / run
-    if (folder / "journal.jsonl").is_file() or "/" in run or run == "latest":
+    was_fetched = (folder / _FETCHED).is_file()
+    if ((folder / "journal.jsonl").is_file() and not was_fetched) or "/" in run or run == "latest":
         return judge_run(folder if "/" not in run else Path(run))
     clock = SystemClock()
     cluster = connect(settings, existing_access(settings), clock)
@@ -111,14 +115,27 @@ def report_run(settings: Settings, run: str) -> RunOutcome:
                 remedy="`drill runs` lists them",
             )
         lines = results.journal(cluster, kept[0].namespace, run)
-        folder.mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        (folder / _FETCHED).touch()
+        (folder / "report.json").unlink(missing_ok=True)  # it may be of a journal that was not yet whole
         fresh = folder / ".journal.jsonl"
         fresh.write_bytes(lines)
         fresh.replace(folder / "journal.jsonl")
-        fetch_notes(settings, cluster, kept[0].namespace, clock)
+        for note in notes.read(cluster, kept[0].namespace):
+            if note.run_id == run:  # it stays where it is, for whoever reads this run next
+                close_journal(settings, note, clock)
     finally:
         cluster.close()
-    return judge_run(folder)
+    outcome = judge_run(folder)
+    if outcome.run_id != run:
+        raise BadInput(
+            "journal-tampered",
+            f"what the cluster keeps as the journal of {run} is that of {outcome.run_id[:80]}",
+            expected="the journal of that run",
+            remedy=f"look at the ConfigMaps drill-journal-{run}-* in namespace {kept[0].namespace}",
+            where=str(folder / "journal.jsonl"),
+        )
+    return outcome
 
 
 def _stored(settings: Settings) -> Sequence[Stored]:

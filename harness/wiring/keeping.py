@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from harness.adapters.kubernetes import KubeCluster
     from harness.engine.results import Copier
 
-EVERY = 5.0
-"""Seconds between two copies: a run whose pod is killed loses no more of its journal than what is newer."""
+FIRST, LONGEST = 5.0, 60.0
+"""Seconds between two copies, at the beginning and at most: a run whose pod is killed loses no more of its journal than
+what is newer. In between a twentieth of what the run has taken, so that a long one makes few objects."""
 _LAST_FOR = 30.0
 """Seconds for which the last copy is tried."""
 
@@ -49,7 +51,8 @@ class Keeping:
         self._thread.join()
 
     def _go_on(self) -> None:
-        while not self._over.wait(EVERY):
+        began = time.monotonic()
+        while not self._over.wait(min(LONGEST, max(FIRST, (time.monotonic() - began) / 20))):
             self._copy()
         until = time.monotonic() + _LAST_FOR
         while (why := self._copy(last=True)) and time.monotonic() < until:
@@ -67,10 +70,13 @@ class Keeping:
             cluster = self._cluster = self._cluster or self._connected()
             self._copier = self._copier or Copier(cluster, self._namespace, self._folder.name, self._read)
             self._copier.copy(_result(self._outcome) if last and self._outcome is not None else None)
-            if last:
-                prune(cluster, self._namespace)
         except DrillError as error:
             return error.fact
+        except Exception as error:  # noqa: BLE001 - a copy that dies silently would be missed only when it is needed
+            return f"{type(error).__name__}: {error}"
+        if last:
+            with contextlib.suppress(DrillError):  # what is too much is in nobody's way; the next run tries again
+                prune(cluster, self._namespace)
         return ""
 
     def _read(self, offset: int, size: int) -> bytes:

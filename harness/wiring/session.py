@@ -137,7 +137,21 @@ class _Session:
         run_id = _run_id(self._clock.now(), self._declared.name)
         folder = self._settings.runs / run_id
         recorder = Recorder(FileJournal(folder), History(), self._clock, on_event)
-        keeping = self._keeping(folder)
+        self._finish_keeping: Callable[[RunOutcome | None], None] = lambda _: None
+        self._outcome: RunOutcome | None = None
+        with contextlib.ExitStack() as last:
+            last.callback(lambda: self._finish_keeping(self._outcome))
+            return self._ran(run_id, folder, cluster, peers, recorder, on_view)
+
+    def _ran(
+        self,
+        run_id: str,
+        folder: Path,
+        cluster: KubeCluster,
+        peers: Peers,
+        recorder: Recorder,
+        on_view: Callable[[View], None] | None,
+    ) -> RunOutcome:
         failure: DrillError | None = None
         try:
             self._drill(run_id, cluster, peers, recorder, on_view)
@@ -155,26 +169,25 @@ class _Session:
             peers.close()
             cluster.close()
         if failure is not None:
-            outcome = None
             with contextlib.suppress(DrillError, OSError):  # what happened is told either way
-                outcome = judge_run(folder, phases=self._phases.seconds)
-            keeping(outcome)
+                self._outcome = judge_run(folder, phases=self._phases.seconds)
             raise failure
         with self._phases.time("report"):
-            outcome = judge_run(folder, phases=self._phases.seconds)
+            outcome = self._outcome = judge_run(folder, phases=self._phases.seconds)
             point_latest(self._settings.runs, folder)
-        keeping(outcome)
         return outcome
 
-    def _keeping(self, folder: Path) -> Callable[[RunOutcome | None], None]:
-        """Begin to keep the journal in the cluster, where that was asked for; to be called when the run is over."""
+    def _keep(self, run_id: str) -> None:
+        """Begin to keep the journal in the cluster, where that was asked for. Nothing is written to a namespace before
+        all checks have passed, so a run that was refused is kept nowhere but in its folder."""
         if self._settings.keep != "cluster":
-            return lambda _: None
+            return
         from harness.wiring.keeping import Keeping
 
+        folder = self._settings.runs / run_id
         keeping = Keeping(self._connected, self._experiment.namespace, folder, self._progress.say)
         keeping.start()
-        return keeping.finish
+        self._finish_keeping = keeping.finish
 
     def _connected(self) -> KubeCluster:
         """The cluster under the identity that drills: where the cluster is ours that is the runner's ServiceAccount,
@@ -231,6 +244,7 @@ class _Session:
                     fetch_notes(self._settings, cluster, namespace, self._clock)
                 ready = preflight.run(identity)
                 keeper.require()
+            self._keep(run_id)
             recorder.add(PhaseTimed(phase="preflight", seconds=round(self._clock.now() - began, 3)))
             with self._phases.time("drill"):
                 self._injected(run_id, cluster, peers, recorder, ready, lease, keeper, on_view)
@@ -246,6 +260,7 @@ class _Session:
         keeper: Keeper,
         on_view: Callable[[View], None] | None,
     ) -> None:
+        from harness.core.restart import watch_of
         from harness.engine.observe import (
             ClockRound,
             InboxTracker,
@@ -284,7 +299,7 @@ class _Session:
             if plan.workload not in watched:
                 watched.add(plan.workload)
                 pods = pods_of_restart(plan)
-                feed.watch(f"pods of {plan.workload}", cluster, "Pod", namespace, plan.selector, pods.update)
+                feed.watch(watch_of(plan.workload), cluster, "Pod", namespace, plan.selector, pods.update)
 
         context = Context(
             experiment=experiment,

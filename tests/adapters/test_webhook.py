@@ -83,6 +83,14 @@ def test_nobody_there_is_told_without_the_url(chat: Chat) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://a:b@c:d/very-secret", "http://[::1/very-secret"])
+def test_what_only_looks_like_a_url_tells_nobody_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(webhook, "jitter", lambda *_: 0.0)
+    with pytest.raises(Refused) as caught:
+        post(url, "a drill begins")
+    assert "very-secret" not in str(caught.value)
+
+
 def test_the_url_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text("https://chat.example.org/x\n")

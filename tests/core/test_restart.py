@@ -8,7 +8,16 @@ import pytest
 
 from harness.core.clock import Bounds
 from harness.core.decide import Decision, decide
-from harness.core.event import Event, PodState, RestartDone, RestartPlanned, RestartSeen
+from harness.core.event import (
+    AlertTransition,
+    ChannelChanged,
+    Event,
+    PodState,
+    RestartDone,
+    RestartPlanned,
+    RestartSeen,
+    UndoStarted,
+)
 from harness.core.experiment import AnyExperiment
 from harness.core.history import History
 from harness.core.milestone import milestones, restarts
@@ -245,3 +254,77 @@ def test_an_alert_of_its_own_may_ask_for_it() -> None:
     second = {"name": "Other", "within": "3m", "of": "memory.effective", "recovered": PROOF}
     asked: AnyExperiment = experiment(alerts=[{"name": ALERT, "within": "3m", "of": "memory.effective"}, second])
     assert list(asked.restart_proofs()) == ["Other"]
+
+
+SECOND = {"name": "Other", "within": "3m", "of": "memory.effective", "recovered": PROOF}
+FAILED: tuple[Entry, ...] = ((40.0, RestartPlanned(alert=ALERT, workload=WORKLOAD, detail="no answer")), short(41, 40))
+"""A test that could not be made; it is over at 78."""
+AGAIN: tuple[Entry, ...] = (
+    planned(82.0), done(82.2, 1), seen(83, pod(2)), seen(84, pod(2), pod(3)), done(84.2, 2), seen(85, pod(3)),
+    seen(86, pod(3), pod(4)), short(81, 20),
+)  # fmt: skip
+
+
+def test_nobody_is_charged_for_a_test_that_could_not_be_made() -> None:
+    at = recovered(*FAILED, *AGAIN)
+    assert at is not None
+    assert at.earliest == FIRST.earliest, "it may have been well all the time"
+    assert promise(*FAILED, *AGAIN).verdict is Verdict.MET, "58 s at most, of 60"
+
+
+def test_who_scales_down_meanwhile_has_mended_nothing_and_broken_nothing() -> None:
+    fewer = (planned(), seen(40.1, pod(1), pod(2)), done(40.2, 1), seen(41, pod(2)))
+    (attempt,) = outcome(*fewer, short(41, 40)).all
+    assert (attempt.fell, attempt.void) == ("", "it has 1 pods by now, all ready, where 2 had been: it was scaled")
+
+
+def test_one_workload_is_restarted_for_one_alert_at_a_time() -> None:
+    two = experiment(alerts=[{"name": ALERT, "within": "3m", "of": "memory.effective"}, SECOND], recovered=PROOF)
+    other = AlertTransition(alert="Other", to="firing", at=Bounds.at(20), evaluation=20, source="Prometheus: ALERTS")
+    both = (*BROKEN, *RECOVERED, (20.0, other), read("Other.recovered", 20, [5.0] * 21))
+    begun = history(*both, planned(), seen(40.1, pod(1), pod(2)), done(40.2, 1))
+    assert decide(two, two.profiles["gameday"], begun, 41.0).intents == ()
+    assert [one.alert for one in decide(two, two.profiles["gameday"], history(*both), 41.0).intents] == [ALERT]
+
+
+def test_no_fault_comes_in_between() -> None:
+    later = {"id": "later", "kind": "any", "after": "recovered + 1s", "blast_radius": {"pods": 1}}
+    due = {**later, "after": "memory.effective + 30s"}
+    tests = experiment(faults=[{"id": "memory", "kind": "any", "blast_radius": {"pods": 1}}, due], recovered=PROOF)
+    begun = known(planned(), seen(40.1, pod(1), pod(2)), done(40.2, 1), seen(41, pod(2)))
+    assert decide(tests, tests.profiles["gameday"], begun, 42.0).intents == ()
+    assert [one.do for one in decide(tests, tests.profiles["gameday"], known(), 42.0).intents] == ["inject"]
+
+
+def test_what_the_run_puts_back_is_nobodys_change() -> None:
+    begun = (planned(), seen(40.1, pod(1), pod(2)), done(40.2, 1), short(41, 6))
+    undone: tuple[Entry, ...] = (
+        (47.0, UndoStarted(fault="memory")), seen(47.5, pod(2), pod(9, ready=False, template="t0")),
+    )  # fmt: skip
+    result = promise(*begun, *undone, ended=50.0)
+    assert result.verdict is Verdict.UNDECIDED
+    assert "was not over" in result.reason
+
+
+def test_a_watch_that_is_lost_proves_nothing() -> None:
+    lost = (46.5, ChannelChanged(channel=f"pods of {WORKLOAD}", up=False, detail="gone"))
+    assert recovered(*RESTARTED, lost, short(41, 20)) is None
+    back = (48.0, ChannelChanged(channel=f"pods of {WORKLOAD}", up=True))
+    assert recovered(*RESTARTED, lost, back, short(41, 20)) == FIRST, "it tells only what is new"
+
+
+def test_a_hole_in_the_samples_hides_what_the_restart_disturbed() -> None:
+    holed = read("recovered", 54, [5.0] * 12)
+    at = recovered(*RESTARTED, holed)
+    assert at is not None
+    assert at.latest > FIRST.latest
+
+
+def test_a_pod_that_is_not_back_in_time_is_the_last_that_was_restarted() -> None:
+    late = (planned(), seen(40.1, pod(1), pod(2)), done(40.2, 1), seen(72, pod(2), pod(3)))
+    assert next_step(72.5, *late).intents == ()
+
+
+def test_a_change_that_limps_says_nothing() -> None:
+    rollout = (planned(), seen(40.1, pod(1), pod(2)), seen(45, pod(1), pod(2), pod(9, ready=False, template="t2")))
+    assert promise(*rollout, short(41, 258)).verdict is Verdict.UNDECIDED

@@ -12,6 +12,7 @@ from harness.core.experiment import RestartProof
 from harness.core.history import History
 from harness.core.milestone import milestones
 from harness.core.verdict import Verdict, judge
+from harness.engine import restarts
 from harness.ports.cluster import Ref
 from harness.report.findings import findings
 from harness.report.values import Clean
@@ -178,3 +179,34 @@ def test_what_owners_deny_is_not_restarted() -> None:
 
 def test_the_default_time_is_a_minute() -> None:
     assert RestartProof.model_validate({"of": "deployment/worker"}).within == 60.0
+
+
+def test_only_the_workloads_own_living_pods_are_restarted() -> None:
+    world = World()
+    (own, *_) = world.cluster.list("Pod", NAMESPACE, "app=worker")
+    stranger = {**own, "metadata": {**own["metadata"], "name": "migration-x", "uid": "job-1"}}
+    job = {"kind": "Job", "name": "migration", "uid": "j", "controller": True}
+    world.cluster.put({**stranger, "metadata": {**stranger["metadata"], "ownerReferences": [job]}})
+    evicted = {**own, "metadata": {**own["metadata"], "name": "worker-evicted", "uid": "e-1"}}
+    world.cluster.put({**evicted, "status": {"phase": "Failed"}})
+    planned = restarts.plan(world.cluster, NAMESPACE, "A", "deployment/worker")
+    assert len(planned.pods) == 5
+    assert {"migration-x", "worker-evicted"}.isdisjoint(pod.name for pod in planned.pods)
+
+
+def test_a_rollouts_surplus_is_no_measure_of_being_well() -> None:
+    world = World()
+    body = world.deployment
+    world.cluster.put({**body, "spec": {**body["spec"], "replicas": 3}})
+    assert restarts.plan(world.cluster, NAMESPACE, "A", "deployment/worker").ready == 3
+
+
+def test_a_pod_whose_name_has_a_new_one_is_gone() -> None:
+    world = World()
+    (own, *_) = world.cluster.list("Pod", NAMESPACE, "app=worker")
+    planned = restarts.plan(world.cluster, NAMESPACE, "A", "deployment/worker").pods[0]
+    world.cluster.drop(Ref("Pod", NAMESPACE, planned.name))
+    renewed = {**own, "metadata": {**own["metadata"], "name": planned.name, "uid": "new"}}
+    renewed["metadata"].pop("resourceVersion", None)
+    world.cluster.put(renewed)
+    assert restarts.delete(world.cluster, NAMESPACE, planned) == ("gone", "")

@@ -74,6 +74,14 @@ def test_one_that_is_longer_than_a_part_is_whole_again() -> None:
     assert journal(made, NAMESPACE, RUN) == folder.bytes
 
 
+def test_a_line_that_fits_into_no_part_goes_into_several() -> None:
+    made, folder = cluster(), Folder()
+    noise = "".join(hashlib.sha512(f"{number}".encode()).hexdigest() for number in range(20_000))
+    folder.write("one", noise, "three")
+    Copier(made, NAMESPACE, RUN, folder.read).copy(RESULT)
+    assert journal(made, NAMESPACE, RUN) == folder.bytes
+
+
 @pytest.mark.parametrize("landed", [True, False])
 def test_a_copy_that_got_no_answer_is_made_again_and_no_line_is_lost_or_told_twice(*, landed: bool) -> None:
     made, folder = cluster(), Folder()
@@ -120,6 +128,18 @@ def test_a_part_that_unpacks_to_anything_is_not_unpacked(monkeypatch: pytest.Mon
     folder.write("x" * 10_000)
     Copier(made, NAMESPACE, RUN, folder.read).copy()
     monkeypatch.setattr(results, "JOURNAL_BYTES", 1000)
+    with pytest.raises(BadInput) as caught:
+        journal(made, NAMESPACE, RUN)
+    assert caught.value.slug == "journal-corrupt"
+
+
+def test_nor_do_all_of_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, folder = cluster(), Folder()
+    copier = Copier(made, NAMESPACE, RUN, folder.read)
+    for number in range(4):
+        folder.write(f"{number}" * 400)
+        copier.copy()
+    monkeypatch.setattr("harness.engine.results.JOURNAL_BYTES", 1000)
     with pytest.raises(BadInput) as caught:
         journal(made, NAMESPACE, RUN)
     assert caught.value.slug == "journal-corrupt"

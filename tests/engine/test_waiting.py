@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from harness.core.errors import Refused
+from harness.core.errors import Refused, Unreachable
 from harness.core.gameday import GameDay
 from harness.engine import announcements
 from harness.engine.waiting import NotToday, wait_for_start
@@ -79,7 +79,26 @@ def test_a_real_incident_goes_first() -> None:
 
 
 def test_one_that_begins_after_the_announcement_goes_first_as_well() -> None:
-    assert Waited(fires=page(100, 900)).go() == 900.0
+    waited = Waited(fires=page(100, 900))
+    assert waited.go() == 900.0 + 600.0, "and people are told of the new hour"
+    assert waited.told == [NOON + 600.0, NOON + 1500.0]
+
+
+def test_while_prometheus_does_not_answer_nobody_knows_of_no_incident() -> None:
+    def silent(at: float) -> list[tuple[str, str]]:
+        if at < 200:
+            raise Unreachable("silent", "Prometheus does not answer", expected="an answer", remedy="start it")
+        return []
+
+    waited = Waited(fires=silent)
+    assert waited.go() == 240.0 + 600.0
+    assert waited.said[0].startswith("a real incident goes first: Prometheus does not answer")
+
+    def never(_: float) -> list[tuple[str, str]]:
+        return silent(0.0)
+
+    with pytest.raises(Unreachable):
+        Waited(fires=never, more={"window": None}).go()
 
 
 def test_what_is_no_incident_holds_nothing_up() -> None:
