@@ -74,16 +74,19 @@ def _held(
         guards.check_denied(guards.check_marker(cluster), experiment.namespace)
         guards.check_namespace(cluster, experiment.namespace)
 
+        announced = contextlib.ExitStack()
+
         def tell(at: float) -> None:
             who = "people respond" if day.responder == "human" else "the autopilot responds"
             text = announcement(name, experiment.title, experiment.namespace, at, day.time_zone, who)
-            _tell(cluster, experiment.namespace, at, text, webhook, held, say)
+            _tell(cluster, experiment.namespace, at, text, webhook, announced, say)
 
         try:
-            wait_for_start(
-                day, clock, lambda seconds: not over.wait(seconds), firing=lambda: _firing(peers.metrics),
-                halted=lambda: _halted(cluster), tell=tell, say=say,
-            )  # fmt: skip
+            with announced:  # over as soon as the drill begins: then there is a lock to be seen
+                wait_for_start(
+                    day, clock, lambda seconds: not over.wait(seconds), firing=lambda: _firing(peers.metrics),
+                    halted=lambda: _halted(cluster), tell=tell, say=say,
+                )  # fmt: skip
         except NotToday as reason:
             return Held("", str(reason), None, ExitCode.MET)
         outcome = run(str(paths[name]), day.profile, day.responder)
