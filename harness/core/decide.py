@@ -32,7 +32,7 @@ from harness.core.evidence import held_before, unprovable
 from harness.core.experiment import AnyExperiment, Condition, FaultSpec, Profile, effect_within, moment
 from harness.core.history import History
 from harness.core.milestone import milestones, restarts
-from harness.core.restart import next_pod
+from harness.core.restart import Attempts, next_pod
 from harness.core.samples import described, samples, trailing
 from harness.core.verdict import PROMETHEUS
 
@@ -130,25 +130,27 @@ def decide(
     if ending is not None:
         return _wind_down(history, ending, now, undo_for)
     due = next((fault for fault, at in _waiting(experiment, history) if at is not None and at <= now), None)
-    restart = _restart(experiment, history, now)
-    if due is not None and not _is_tested(experiment, history):
+    tests = restarts(experiment, history, milestones(experiment, history)) if experiment.restart_proofs() else {}
+    if due is not None and not _is_tested(tests):
         held = held_before(due, history, now)
         if held:
             ending = Ending("aborted", f"fault {due.id} would prove nothing: {held}")
             return _wind_down(history, ending, now, undo_for)
         why = f"it is {due.after}" if due.after else "all checks have passed"
         return Decision((Intent("inject", due.id),), f"fault {due.id} is due: {why}", now)
+    restart = _restart(experiment, tests, history, now)
     if restart is not None:
         return restart
-    return Decision((), _waiting_for(experiment, history, missing), _next_deadline(experiment, profile, history, now))
+    return Decision(
+        (), _waiting_for(experiment, tests, history, missing), _next_deadline(experiment, profile, history, now)
+    )
 
 
-def _restart(experiment: AnyExperiment, history: History, now: Instant) -> Decision | None:
+def _restart(experiment: AnyExperiment, tests: dict[str, Attempts], history: History, now: Instant) -> Decision | None:
     """The next step of putting a recovery to the test of a restart, where one is due."""
     proofs = experiment.restart_proofs()
-    outcomes = restarts(experiment, history, milestones(experiment, history)) if proofs else {}
-    at_work = {one.last.plan.workload for one in outcomes.values() if one.last is not None and one.last.is_open}
-    for alert, outcome in outcomes.items():
+    at_work = {one.last.plan.workload for one in tests.values() if one.last is not None and one.last.is_open}
+    for alert, outcome in tests.items():
         last = outcome.last
         if outcome.untested is not None and proofs[alert].of in at_work:
             continue  # two at once would take two of its pods away
@@ -161,13 +163,10 @@ def _restart(experiment: AnyExperiment, history: History, now: Instant) -> Decis
     return None
 
 
-def _is_tested(experiment: AnyExperiment, history: History) -> bool:
+def _is_tested(tests: dict[str, Attempts]) -> bool:
     """Whether a recovery is being put to the test of a restart. No fault comes in between: it would be the one that
     answers."""
-    if not experiment.restart_proofs():
-        return False
-    outcomes = restarts(experiment, history, milestones(experiment, history))
-    return any(outcome.last is not None and outcome.last.is_open for outcome in outcomes.values())
+    return any(outcome.last is not None and outcome.last.is_open for outcome in tests.values())
 
 
 def _waiting(experiment: AnyExperiment, history: History) -> list[tuple[FaultSpec, Instant | None]]:
@@ -403,7 +402,9 @@ def _next_deadline(experiment: AnyExperiment, profile: Profile, history: History
     return min(deadlines)
 
 
-def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str, ...]) -> str:
+def _waiting_for(
+    experiment: AnyExperiment, tests: dict[str, Attempts], history: History, missing: tuple[str, ...]
+) -> str:
     proved = {event.fault for event in history.all(EffectProved)}
     begun = {event.fault for event in history.all(InjectStarted)}
     for fault in experiment.faults:
@@ -413,6 +414,6 @@ def _waiting_for(experiment: AnyExperiment, history: History, missing: tuple[str
     if later:
         when = later[0].after or f"{later[0].at:g} s after the checks"
         return f"waiting to inject {later[0].id} ({when})"
-    if _is_tested(experiment, history):
+    if _is_tested(tests):
         return "waiting to see whether the recovery outlasts a restart"
     return "waiting for " + ", ".join(missing[:3])

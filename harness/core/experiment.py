@@ -209,6 +209,12 @@ def goal_signal(alert: str, goal: str) -> str:
     return f"{alert}.{goal}"
 
 
+def signal_of(experiment: AnyExperiment, alert: str, goal: str) -> str:
+    """The signal name under which the samples of an alert's `mitigated` or `recovered` are journalled, whether they are
+    its own or, as those of the first alert, the experiment's."""
+    return goal if experiment.alerts[0].name == alert else goal_signal(alert, goal)
+
+
 def curve_signal(alert: str) -> str:
     """The signal name under which an alert's own drawn signal is journalled."""
     return f"curve: {alert}"

@@ -20,10 +20,10 @@ from harness.core.event import (
     ResponderActed,
     RunStarted,
 )
-from harness.core.experiment import AnyExperiment, ExpectedAlert, goal_signal
+from harness.core.experiment import AnyExperiment, ExpectedAlert, goal_signal, signal_of
 from harness.core.held import held_since
 from harness.core.history import History
-from harness.core.restart import Attempts, recovery_signal, tested
+from harness.core.restart import Attempts, tested
 from harness.core.samples import described, samples
 
 
@@ -78,7 +78,7 @@ def _goals(
     firing = found.get(f"{alert}.firing")
     for goal in (MITIGATED, RECOVERED) if firing is not None else ():
         condition = experiment.goal(alert, goal)
-        signal = goal if is_first else goal_signal(alert, goal)
+        signal = signal_of(experiment, alert, goal)
         if firing is None or condition is None:
             continue
         since, proof = firing.at.earliest, experiment.restart_proofs().get(alert)
@@ -97,7 +97,7 @@ def restarts(experiment: AnyExperiment, history: History, found: dict[str, Miles
     for alert, proof in experiment.restart_proofs().items():
         firing, condition = found.get(f"{alert}.firing"), experiment.goal(alert, RECOVERED)
         if firing is not None and condition is not None:
-            signal = recovery_signal(experiment, alert)
+            signal = signal_of(experiment, alert, RECOVERED)
             known[alert] = tested(history, alert, signal, condition, proof, firing.at.earliest)
     return known
 

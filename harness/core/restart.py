@@ -15,7 +15,7 @@ from itertools import zip_longest
 
 from harness.core.clock import Bounds, Instant
 from harness.core.event import ChannelChanged, PodState, Record, RestartDone, RestartPlanned, RestartSeen
-from harness.core.experiment import AnyExperiment, Condition, RestartProof, goal_signal
+from harness.core.experiment import Condition, RestartProof
 from harness.core.held import Since, held_since, may_have_held
 from harness.core.history import History
 from harness.core.quantity import format_duration
@@ -72,12 +72,6 @@ class Attempts:
     def stood(self) -> Since | None:
         """The recovery that outlasted a restart."""
         return self.last.stood if self.last is not None else None
-
-
-def recovery_signal(experiment: AnyExperiment, alert: str) -> str:
-    """The signal name under which the samples of an alert's `recovered` are journalled."""
-    is_first = experiment.alerts[0].name == alert
-    return "recovered" if is_first else goal_signal(alert, "recovered")
 
 
 def tested(

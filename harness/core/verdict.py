@@ -32,7 +32,7 @@ from harness.core.event import (
     SourceRestarted,
 )
 from harness.core.evidence import unprovable
-from harness.core.experiment import AnyExperiment, NamedCondition, Sla, goal_signal
+from harness.core.experiment import AnyExperiment, NamedCondition, Sla, signal_of
 from harness.core.held import may_have_held
 from harness.core.history import History
 from harness.core.milestone import (
@@ -196,7 +196,7 @@ def _unseen(
         firing, condition = found.get(f"{alert}.firing"), experiment.goal(alert, what)
         if firing is None or condition is None:
             return ""
-        signal = what if alert == experiment.alerts[0].name else goal_signal(alert, what)
+        signal = signal_of(experiment, alert, what)
         outcome = restarts(experiment, history, found).get(alert) if what == RECOVERED else None
         if outcome is not None:
             return doubt(history, outcome, signal, condition)
