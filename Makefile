@@ -35,7 +35,8 @@ smoke: runtime ## What CI runs: a cluster of its own, a few drills or those of E
 test: check ## Install what tests need, check, run all tests; those on a real cluster last
 	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster and not kind" $(BESIDE) 2
-	$(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12
+	DRILL_TEST_CLUSTERS=each $(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12 \
+	  $(BESIDE) 2
 	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 3
 
 check: dev ## Lint, format, types, layers

@@ -19,6 +19,7 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from harness.core.configuration import Configuration
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Experiment, FaultSpec, closest
+from harness.core.fleet import Fleet
 from harness.core.gameday import GameDay
 from harness.core.quantity import format_duration
 from harness.faults.config import Config, ConfigSpec
@@ -39,6 +40,8 @@ CONFIGURATION_SCHEMA_PATH = "docs/schema/drill.schema.json"
 """The same for the schema of `drill.yaml`."""
 GAMEDAY_SCHEMA_PATH = "docs/schema/gameday.schema.json"
 """The same for the schema of a game day's file."""
+FLEET_SCHEMA_PATH = "docs/schema/fleet.schema.json"
+"""The same for the schema of a fleet's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,16 @@ def gameday_schema() -> dict[str, Any]:
 def gameday_schema_text() -> str:
     """The schema as it is committed at `GAMEDAY_SCHEMA_PATH`."""
     return json.dumps(gameday_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def fleet_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of a fleet's file."""
+    return _titled("Fleet", Fleet.model_json_schema(by_alias=True))
+
+
+def fleet_schema_text() -> str:
+    """The schema as it is committed at `FLEET_SCHEMA_PATH`."""
+    return json.dumps(fleet_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _titled(title: str, written: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from harness import catalog
 from harness.core.configuration import NO_SECRETS, PEERS, SEALED, Configuration
 from harness.core.errors import BadInput
 from harness.core.experiment import AnyExperiment, Loc, SelfCheckError, closest, renewed
+from harness.core.fleet import Fleet
 from harness.core.gameday import GameDay
 from harness.core.quantity import WRITTEN
 from harness.core.sense import nonsense
@@ -89,6 +90,11 @@ _GAMEDAY = _Form(
     "game day", "a game day", "experiments: [oom-workers]", "gameday-invalid", catalog.GAMEDAY_SCHEMA_PATH,
     catalog.gameday_schema, lambda body: GameDay.model_validate_json(body, strict=True, context=WRITTEN),
 )  # fmt: skip
+_FLEET = _Form(
+    "fleet", "a fleet", "targets: [{name: one, context: my-staging, experiment: oom-workers}]", "fleet-invalid",
+    catalog.FLEET_SCHEMA_PATH, catalog.fleet_schema,
+    lambda body: Fleet.model_validate_json(body, strict=True, context=WRITTEN),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -146,6 +152,23 @@ class LoadedGameDay:
 
     gameday: GameDay
     path: Path
+
+    def beside(self, text: str) -> Path:
+        """The path that the file means by `text`; `~` is the home folder."""
+        return self.path.parent / Path(text).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFleet:
+    """A fleet with the file that it came from. What it names by a relative path lies beside the file."""
+
+    fleet: Fleet
+    path: Path
+    document: _Document
+
+    def where(self, *loc: str | int) -> str:
+        """file:line:column of the value at `loc`, or of the nearest value around it."""
+        return _where(self.path, _nearest(self.document.marks, loc))
 
     def beside(self, text: str) -> Path:
         """The path that the file means by `text`; `~` is the home folder."""
@@ -250,6 +273,15 @@ def load_gameday(path: Path) -> LoadedGameDay:
     if gameday is None or document.problems:
         raise _rejected(path, document.problems, document.form)
     return LoadedGameDay(gameday, path)
+
+
+def load_fleet(path: Path) -> LoadedFleet:
+    """The fleet in a file. Raises BadInput with every problem of the file, each with file:line:column."""
+    document = _read(path, _FLEET)
+    fleet: Fleet | None = None if document.data is None else _validated(document)
+    if fleet is None or document.problems:
+        raise _rejected(path, document.problems, document.form)
+    return LoadedFleet(fleet, path, document)
 
 
 def parse(data: Mapping[str, Any]) -> AnyExperiment:

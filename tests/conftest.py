@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 CLUSTER_TIMEOUT = 1800
 """Seconds for one test on the cluster: the first one may have to build Kubernetes."""
-NAME = os.environ.get("DRILL_TEST_CLUSTER", "drill")
+FIRST = os.environ.get("DRILL_TEST_CLUSTER", "drill")
 """The local cluster to test on; another than that of one's drills, where both are to go on at the same time."""
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+NAME = FIRST if _WORKER == "gw0" or os.environ.get("DRILL_TEST_CLUSTERS") != "each" else f"{FIRST}-{_WORKER}"
+"""The cluster of this process. With DRILL_TEST_CLUSTERS=each, processes that test side by side have one each: what
+breaks the staging system of a cluster cannot share it."""
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("here", deadline=None)
@@ -47,12 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def users(path: Path) -> Iterator[dict[str, int]]:
-    """The notes that test processes which run side by side share about what all of them use; one at a time has them."""
+    """The notes on this process' cluster that test processes share which run side by side; one at a time has them, so
+    that what all clusters need is built once."""
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        notes: dict[str, int] = json.loads(file.read() or '{"users": 0, "was_up": 0}')
-        yield notes
+        notes: dict[str, dict[str, int]] = json.loads(file.read() or "{}")
+        yield notes.setdefault(NAME, {"users": 0, "was_up": 0})
         file.seek(0)
         file.truncate()
         json.dump(notes, file)

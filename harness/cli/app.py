@@ -366,6 +366,47 @@ def gameday(file: Path, pick: Pick | None, seed: int | None, **flags: Any) -> Ex
 
 
 @drill.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("fleet.yaml"), metavar="[FILE]")
+@click.option("--resume", "again", metavar="FLEET", help="Take up a fleet that was started before, by its id.")
+@_runs
+@_output
+@click.pass_obj
+def fleet(known: Invocation, /, file: Path, again: str | None, **flags: Any) -> ExitCode:
+    """Run several drills at the same time, as Jobs where they belong.
+
+    FILE names the targets, each an experiment and a cluster; fleet.yaml by default. Every target's drill runs as a Job
+    in its own cluster and goes on where this command does not. The results are collected, and one table is printed; the
+    exit code is that of the worst. Ctrl-C asks all of them to undo what they did.
+    """
+    settings = _settings(flags)
+    from harness import wiring
+    from harness.report.series import as_data
+    from harness.terminal.screen import wall_times
+
+    with _screen(settings.output) as screen:
+
+        def wrong(target: str, error: DrillError) -> None:
+            screen.progress.say(f"{target}: {error.slug}")
+            tell(error, known)
+
+        telling = wiring.Telling(screen.of, lambda target, text: screen.progress.say(f"{target}: {text}"), wrong)
+        if again is not None:
+            done = wiring.resume_fleet(settings, again, telling, screen.progress)
+        else:
+            done = wiring.run_fleet(settings, file, telling, screen.progress)
+        data = {
+            "fleet": done.fleet, "targets": as_data(done.rows), "exit_code": int(done.exit_code), "outcome": done.word,
+            "open": list(done.open_), "files": list(map(str, done.files)), "seconds": round(done.seconds, 3),
+            "phases": {phase: round(spent, 3) for phase, spent in done.phases.items()},
+        }  # fmt: skip
+        more = [f"there is more to fetch: drill fleet --resume {done.fleet}"] if done.open_ else []
+        last = f"fleet: {done.word}, exit code {int(done.exit_code)}"
+        times = wall_times(done.phases, done.seconds)
+        screen.answer("\n".join(["", done.table, "", *times, "", *map(str, done.files), "", *more, last]), data)
+    return done.exit_code
+
+
+@drill.command()
 @click.argument("experiment")
 @click.option("--profile", type=PROFILES, envvar="PROFILE", show_envvar=True, help="The pace of rules and timeouts.")
 @_peers
@@ -668,14 +709,14 @@ _responder_command("note", "note", "Put TEXT on the record.", ["text"])
 
 
 @drill.command()
-@click.argument("of", type=click.Choice(["experiment", "configuration", "gameday"]), default="experiment")
+@click.argument("of", type=click.Choice(["experiment", "configuration", "gameday", "fleet"]), default="experiment")
 def schema(of: str) -> ExitCode:
-    """Print the JSON Schema of experiment files, of drill.yaml (the configuration), or of gameday.yaml."""
+    """Print the JSON Schema of experiment files, of drill.yaml (the configuration), of gameday.yaml or fleet.yaml."""
     from harness import catalog
 
     texts = {
         "experiment": catalog.schema_text, "configuration": catalog.configuration_schema_text,
-        "gameday": catalog.gameday_schema_text,
+        "gameday": catalog.gameday_schema_text, "fleet": catalog.fleet_schema_text,
     }  # fmt: skip
     click.echo(texts[of](), nl=False)
     return ExitCode.MET

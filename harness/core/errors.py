@@ -58,14 +58,16 @@ class DrillError(Exception):
         place = f"{self.where}: " if self.where else ""
         return f"{place}{self.fact}\n  expected: {self.expected}\n  remedy:   {self.remedy}"
 
-    def as_dict(self) -> dict[str, str]:
-        """The error as plain data, for JSON output."""
+    def as_dict(self) -> dict[str, str | bool]:
+        """The error as plain data, for JSON output. `unreachable` tells what a peer did not answer from what a guard
+        refused: they have one exit code."""
         return {
             "error": self.slug,
             "where": self.where,
             "fact": self.fact,
             "expected": self.expected,
             "remedy": self.remedy,
+            **({"unreachable": True} if isinstance(self, Unreachable) else {}),
         }
 
 

@@ -31,7 +31,7 @@ HEARD_WITHIN = 60.0
 
 POLICIES = (
     "drill-guard", "drill-guard-scale", "drill-guard-configmaps", "drill-guard-secrets", "drill-guard-jobs",
-    "drill-guard-pods", "drill-guard-tokens", "drill-undo-records",
+    "drill-guard-pods", "drill-guard-tokens", "drill-guard-fleet", "drill-undo-records",
 )  # fmt: skip
 """The admission policies that hold the harness' identities, besides the one on messages."""
 

@@ -39,6 +39,7 @@ class Job:
     folder: str
     command: str
     interrupted: bool = False
+    title: str = "Drill smoke"
 
 
 def word(job: Job) -> str:
@@ -57,7 +58,7 @@ def job_summary(job: Job) -> str:
     failed = [run for run in job.runs if run.row.verdict not in _HELD or run.row.clean is False]
     number = INTERRUPTED if job.interrupted else int(job.exit_code)
     parts = [
-        f"# Drill smoke: {word(job)}",
+        f"# {job.title}: {word(job)}",
         f"**{word(job)}** (exit code {number}). {told}. {escape(job.cluster)}",
         markdown([run.row for run in job.runs]),
         *(["## What failed", *("\n\n".join(_failed(run, job.folder)) for run in failed)] if failed else ()),

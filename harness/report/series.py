@@ -87,12 +87,12 @@ def outcome(experiment: AnyExperiment, history: History, judgement: Judgement) -
     return Outcome(experiment.name, verdict, clean, history.start.run_id, ended, tuple(incidents), lost)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The table for a terminal, 80 columns at most where names allow it."""
-    lines = [_line(_HEADS)]
+def table(outcomes: Sequence[Outcome], first: str = _HEADS[0]) -> str:
+    """The table for a terminal, 80 columns at most where names allow it. `first` heads the names."""
+    lines = [_line((first, *_HEADS[1:]))]
     for one in outcomes:
-        first, *more = one.incidents or (Incident(""),)
-        lines += _row(one.experiment, first, one.verdict, _word(clean=one.clean))
+        shown, *more = one.incidents or (Incident(""),)
+        lines += _row(one.experiment, shown, one.verdict, _word(clean=one.clean))
         for incident in more:
             lines += _row(f"  {incident.name}", incident, "", "")
         lines += textwrap.wrap(one.why, _COLUMNS, initial_indent="  ", subsequent_indent="  ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +12,12 @@ from typing import Any, Self, TextIO
 
 from harness.core.clock import utc
 from harness.core.errors import ExitCode
-from harness.core.event import Record, RunStarted
+from harness.core.event import Record, RunStarted, encode
 from harness.core.view import View
 from harness.report.wording import inert, span
 from harness.terminal.displays import live_for, progress_for
-from harness.terminal.stream import Lines, Mode, mode_of
+from harness.terminal.sentences import Teller
+from harness.terminal.stream import Lines, Mode, mode_of, quietly
 
 MEANINGS = {
     ExitCode.MET: "met",
@@ -27,6 +29,9 @@ MEANINGS = {
     ExitCode.INTERNAL: "internal error",
 }
 _REPORTS = ("report.html", "report.md", "report.json", "junit.xml", "journal.ndjson", "journal.jsonl")
+
+_FROM_AFAR = frozenset({"run", "inject", "effect", "alert", "page", "stop", "warning", "undo", "clean", "ended"})
+"""What is told of each of several drills: the rest is in its journal."""
 
 
 class Screen:
@@ -46,6 +51,7 @@ class Screen:
         self._monotonic = monotonic
         self._began = monotonic()
         self._run_id = ""
+        self._tellers: dict[str, Teller] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +91,18 @@ class Screen:
             self._lines.json({"utc": stamp, "said": text})
         else:
             self._lines.write(f"{stamp}  {text}")
+
+    def of(self, whose: str, record: Record) -> None:
+        """Show a fact of one of several drills that go on elsewhere. Never raises."""
+        quietly(lambda: self._of(whose, record))
+
+    def _of(self, whose: str, record: Record) -> None:
+        if self.mode is Mode.JSON:
+            self._lines.json({"target": whose, **json.loads(encode(record))})
+            return
+        for _, topic, text in self._tellers.setdefault(whose, Teller()).tell(record):
+            if topic in _FROM_AFAR:
+                self.progress.say(f"{whose}: {topic}: {text}")
 
     def broken_off(self, runs: Path) -> None:
         """Where to read on about a run that an error ended; nothing where none had begun. The error speaks itself."""

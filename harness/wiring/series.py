@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.errors import BadInput, DrillError, ExitCode, Unreachable, worst
-from harness.core.experiment import AnyExperiment
+from harness.core.experiment import AnyExperiment, ProfileName
 from harness.wiring.session import choose_profile
 from harness.wiring.settings import ROOT, RunOutcome, SeriesOutcome
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _WORDS = {
     ExitCode.BAD_INPUT: "BAD INPUT", ExitCode.REFUSED: "REFUSED", ExitCode.ROLLBACK_INCOMPLETE: "NOT BACK",
 }  # fmt: skip
+_CHECKS = 5.0
+_INCIDENT: dict[ProfileName, float] = {"smoke": 60.0, "gameday": 520.0}
+"""Seconds from an injection until all is back, measured with the autopilot."""
 
 
 def run_series(
@@ -77,6 +80,13 @@ def read(experiments: Sequence[str], profile: str | None) -> list[tuple[str, Any
             remedy="name some, or write one (docs/writing-an-experiment.md)",
         )
     return found
+
+
+def expected_seconds(experiment: AnyExperiment, profile: ProfileName) -> float:
+    """Seconds that a run takes where all goes well and nobody is waited for."""
+    tuned = experiment.tuned(profile)
+    last = max((fault.at for fault in tuned.faults), default=0.0)
+    return _CHECKS + (_INCIDENT[profile] + last if tuned.faults else tuned.profiles[profile].timeout)
 
 
 def failed(name: str, error: DrillError) -> Outcome:

@@ -15,7 +15,7 @@ from harness.core.address import service_of
 from harness.core.clock import Clock
 from harness.core.configuration import FILE, PEERS
 from harness.core.decide import UNDO_FOR
-from harness.core.errors import BadInput, ExitCode
+from harness.core.errors import BadInput, ExitCode, Unreachable
 from harness.ports.endpoint import ApiServer, Credentials
 from harness.ports.progress import Progress
 
@@ -175,11 +175,12 @@ def choose(settings: Settings) -> ClusterProvider:
 
 
 def existing_access(settings: Settings) -> Access:
-    """Access to a cluster that is up. Raises BadInput where it is not."""
+    """Access to a cluster that is up. Raises BadInput where there is none, Unreachable where it does not answer."""
     state = choose(settings).status()
     if state.access is None or state.state != "up":
         ours = state.provider != "context"
-        raise BadInput(
+        family = Unreachable if state.state == "broken" else BadInput
+        raise family(
             "cluster-down",
             f"{state.provider} cluster {state.name} is {state.state}: {state.detail}"
             if ours

@@ -20,7 +20,7 @@ from harness.core.errors import BadInput, DrillError, ExitCode, Internal, Refuse
 from harness.core.experiment import AnyExperiment, ProfileName
 from harness.ports.progress import Progress
 from harness.wiring.judging import report_of
-from harness.wiring.series import failed, read, run_series
+from harness.wiring.series import expected_seconds, failed, read, run_series
 from harness.wiring.session import handled, terminable
 from harness.wiring.settings import Phases, RunOutcome, Settings, choose, set_up
 
@@ -41,9 +41,6 @@ _STAGING = "staging system"
 _DOWN = "cluster down"
 _EXPECTED = {_UP: 10.0, _STAGING: 22.0, _DOWN: 3.0}
 """Seconds, measured on two cores with everything cached."""
-_CHECKS = 5.0
-_INCIDENT = 60.0
-"""Seconds from an injection until all is back, at the pace of the smoke profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +131,7 @@ def _unwritable(folder: Path, error: OSError) -> BadInput:
 
 def _estimate(loaded: Iterable[tuple[str, AnyExperiment]]) -> float:
     """Seconds that a smoke run of these takes where everything is cached."""
-    seconds = sum(_EXPECTED.values())
-    for _, experiment in loaded:
-        tuned = experiment.tuned(PROFILE)
-        last = max((fault.at for fault in tuned.faults), default=0.0)
-        seconds += _CHECKS + (_INCIDENT + last if tuned.faults else tuned.profiles[PROFILE].timeout)
-    return seconds
+    return sum(_EXPECTED.values()) + sum(expected_seconds(experiment, PROFILE) for _, experiment in loaded)
 
 
 @dataclass

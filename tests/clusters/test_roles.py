@@ -162,9 +162,12 @@ def test_whatever_a_role_lets_be_written_is_looked_at_by_a_guard() -> None:
 
 
 def test_every_guard_holds_every_account_of_the_harness_by_the_same_words() -> None:
-    assert len(guards()) == 7
+    assert len(guards()) == 8
+    fleet = "request.userInfo.username {} 'system:serviceaccount:drill-system:drill-fleet'"
+    beside = {"drill-guard-jobs": [fleet.format("!=")], "drill-guard-fleet": [fleet.format("==")]}
     for policy in guards():
-        (condition,) = policy["spec"]["matchConditions"]
+        condition, *more = policy["spec"]["matchConditions"]
+        assert [one["expression"] for one in more] == beside.get(policy["metadata"]["name"], [])
         assert condition["expression"] == "'system:serviceaccounts:drill-system' in request.userInfo.groups"
         assert policy["spec"]["failurePolicy"] == "Fail"
     said = {
@@ -191,7 +194,7 @@ def test_what_is_cluster_wide_lies_outside_of_namespaces() -> None:
 def test_no_pod_gets_a_token_that_does_not_ask_for_it() -> None:
     accounts = [one for one in documents() if one["kind"] == "ServiceAccount"]
     assert {one["metadata"]["name"] for one in accounts} == {
-        "drill-runner", "drill-sweeper", "drill-reader", "drill-autopilot",
+        "drill-runner", "drill-sweeper", "drill-reader", "drill-autopilot", "drill-fleet",
     }  # fmt: skip
     assert all(one["automountServiceAccountToken"] is False for one in accounts)
 

@@ -15,10 +15,12 @@ from tests.docs.pages import ROOT, Page, page
 EXPERIMENT = page("docs/writing-an-experiment.md")
 CONFIGURATION = page("docs/your-own-cluster.md")
 GAMEDAY = page("docs/gameday.md")
+FLEET = page("docs/fleet.md")
 SCHEMAS = (
     (EXPERIMENT, catalog.schema()),
     (CONFIGURATION, catalog.configuration_schema()),
     (GAMEDAY, catalog.gameday_schema()),
+    (FLEET, catalog.fleet_schema()),
 )
 _ROW = re.compile(r"^\| (\*\*)?`([a-z_]+)`(?:\*\*)? \| \S", re.MULTILINE)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.clusters.provider import Access
 from harness.core.event import Event, decode
@@ -21,6 +22,10 @@ from harness.core.snapshot import snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "nova-staging"
+EXAMPLES = ROOT / "docs" / "examples"
+SHOP = "shop"
+KEPT = "drill.internal/journal=true"
+"""What journals carry that runs keep in the cluster: they outlive the run on purpose, and end with its test."""
 
 
 @dataclass
@@ -41,10 +46,10 @@ class Product:
         """`drill` with these arguments; commands that know runs are pointed at this test's folder."""
         runs = (
             ("--runs", str(self.runs))
-            if arguments[0] in {"run", "series", "judge", "recover", "status", "runs", "report"}
+            if arguments[0] in {"run", "series", "judge", "recover", "status", "runs", "report", "fleet"}
             else ()
         )
-        name = ("--name", self.access.name) if arguments[0] != "judge" else ()
+        name = ("--name", self.access.name) if arguments[0] not in {"judge", "fleet"} else ()
         return [sys.executable, "-m", "harness.cli", *arguments, *runs, *name]
 
     def drill(self, *arguments: str, within: float = 400.0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -130,6 +135,40 @@ def product(local_access: Access, tmp_path: Path) -> Iterator[Product]:
         if process.poll() is None:
             process.kill()
             process.wait()
+    product.kubectl("-n", NAMESPACE, "delete", "configmaps", "-l", KEPT)
     left = product.drill("recover")
     assert left.returncode == 0, left.stdout + left.stderr
     assert product.limit() == "128Mi"
+
+
+@pytest.fixture
+def shop(product: Product) -> Iterator[Product]:
+    """The shop of the documentation, at work; its images are those that are on the cluster already."""
+    worker = json.loads(product.kubectl("-n", NAMESPACE, "get", "deployment", "worker", "-o", "json"))
+    image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all((EXAMPLES / "shop.yaml").read_text(encoding="utf-8")))
+    for body in documents:
+        for container in body.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+            container["image"] = image
+    path = product.runs.parent / "shop.yaml"
+    path.write_text(yaml.safe_dump_all(documents))
+    product.kubectl("apply", "-f", str(path))
+    try:
+        for name in ("till", "prometheus", "alertmanager"):
+            product.kubectl("-n", SHOP, "rollout", "status", f"deployment/{name}", "--timeout=50s")
+        deadline = time.monotonic() + 60
+        while not at_work(product):
+            assert time.monotonic() < deadline, "the shop's Prometheus does not see three tills at rest"
+            time.sleep(0.5)
+        yield product
+    finally:
+        product.kubectl("delete", "namespace", SHOP, "--wait=false")
+        product.kubectl("wait", "--for=delete", f"namespace/{SHOP}", "--timeout=55s")
+
+
+def at_work(product: Product) -> bool:
+    """Whether three tills are watched and no alert is active: one is pending while the first of them are found."""
+    proxy = f"/api/v1/namespaces/{SHOP}/services/prometheus:9090/proxy/api/v1"
+    seen = json.loads(product.kubectl("get", "--raw", f"{proxy}/query?query=sum(till_open)"))["data"]["result"]
+    alerts = json.loads(product.kubectl("get", "--raw", f"{proxy}/alerts"))["data"]["alerts"]
+    return bool(seen) and seen[0]["value"][1] == "3" and not alerts

@@ -47,7 +47,6 @@ def cronjob(product: Product, tmp_path: Path) -> Iterator[Product]:
     finally:
         product.kubectl("delete", "-f", str(rendered), "--wait=false")
         product.kubectl("-n", HOME, "delete", "jobs,pods", "-l", "app=drill-gameday", "--ignore-not-found")
-        product.kubectl("-n", NAMESPACE, "delete", "configmaps", "-l", "drill.internal/journal=true")
 
 
 def start(product: Product, name: str) -> None:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from harness.core.event import AlertTransition, EffectProved, InjectDone, RestartPlanned, RunEnded
 from harness.core.milestone import milestones, restarts
 from harness.core.verdict import judge
 from harness.loading import parse
-from tests.e2e.conftest import NAMESPACE, ROOT, Product
+from tests.e2e.conftest import EXAMPLES, SHOP, Product
 from tests.faults.test_outside import OUTSIDE, installed
 
 pytestmark = pytest.mark.cluster
 
-EXAMPLES = ROOT / "docs" / "examples"
 EXPERIMENT = EXAMPLES / "few-tills.yaml"
-SHOP = "shop"
 PEERS = (
     "--prometheus", "service:shop/prometheus:9090", "--alertmanager", "service:shop/alertmanager:9093",
     "--pager", "none",
@@ -104,39 +98,6 @@ slas: [{from: firing, to: recovered, within: 10m, required: true}]
 runbook: docs/tills.md
 profiles: {smoke: {timeout: 4m, responder: human}}
 """
-
-
-@pytest.fixture
-def shop(product: Product) -> Iterator[Product]:
-    """The shop of the documentation, at work; its images are those that are on the cluster already."""
-    worker = json.loads(product.kubectl("-n", NAMESPACE, "get", "deployment", "worker", "-o", "json"))
-    image = worker["spec"]["template"]["spec"]["containers"][0]["image"]
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all((EXAMPLES / "shop.yaml").read_text(encoding="utf-8")))
-    for body in documents:
-        for container in body.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
-            container["image"] = image
-    path = product.runs.parent / "shop.yaml"
-    path.write_text(yaml.safe_dump_all(documents))
-    product.kubectl("apply", "-f", str(path))
-    try:
-        for name in ("till", "prometheus", "alertmanager"):
-            product.kubectl("-n", SHOP, "rollout", "status", f"deployment/{name}", "--timeout=50s")
-        deadline = time.monotonic() + 60
-        while not at_work(product):
-            assert time.monotonic() < deadline, "the shop's Prometheus does not see three tills at rest"
-            time.sleep(0.5)
-        yield product
-    finally:
-        product.kubectl("delete", "namespace", SHOP, "--wait=false")
-        product.kubectl("wait", "--for=delete", f"namespace/{SHOP}", "--timeout=55s")
-
-
-def at_work(product: Product) -> bool:
-    """Whether three tills are watched and no alert is active: one is pending while the first of them are found."""
-    proxy = f"/api/v1/namespaces/{SHOP}/services/prometheus:9090/proxy/api/v1"
-    seen = json.loads(product.kubectl("get", "--raw", f"{proxy}/query?query=sum(till_open)"))["data"]["result"]
-    alerts = json.loads(product.kubectl("get", "--raw", f"{proxy}/alerts"))["data"]["alerts"]
-    return bool(seen) and seen[0]["value"][1] == "3" and not alerts
 
 
 def where(product: Product) -> tuple[str, ...]:

@@ -20,12 +20,13 @@ import yaml
 from harness.clusters.local.layout import Layout
 from harness.core.event import EffectProved
 from tests.accounts import SYSTEM, kubeconfig_of
-from tests.e2e.conftest import NAMESPACE, ROOT, Product
+from tests.e2e.conftest import KEPT, NAMESPACE, ROOT, Product
 
 pytestmark = pytest.mark.cluster
 
 PREFIX = f"system:serviceaccount:{SYSTEM}:"
 RUNNER, SWEEPER, AUTOPILOT, READER = "drill-runner", "drill-sweeper", "drill-autopilot", "drill-reader"
+FLEET = "drill-fleet"
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -48,6 +49,11 @@ PROXY = "services/proxy"
 MONITORING = "monitoring"
 NOT_USED_HERE: dict[Right, str] = {
     Right(RUNNER, "get", "configmaps", NAMESPACE): "whether a record is there whose writing got no reply",
+    Right(FLEET, "get", "jobs.batch", SYSTEM): "a fleet that is taken up again, or a Job whose making got no reply",
+    **{
+        Right(FLEET, verb, "leases.coordination.k8s.io", NAMESPACE, "drill"): "a drill whose pod died"
+        for verb in ("list", "watch")
+    },
     Right(SWEEPER, "create", "leases.coordination.k8s.io", NAMESPACE): "a run that gave its lock back, or lost it",
     Right(SWEEPER, "create", "leases.coordination.k8s.io", SYSTEM): "the first sweeper of a cluster",
     Right(RUNNER, "get", "statefulsets.apps", NAMESPACE): "the fault `scale` on a StatefulSet",
@@ -166,8 +172,13 @@ def test_each_role_holds_what_is_used_and_nothing_else(product: Product, tmp_pat
     where = ("--cluster", "context", "--context", RUNNER, "--kubeconfig", str(as_runner))
     audit = Audit(Layout(product.access.name).audit_log)
 
-    done = product.drill("run", "oom-workers", *where)
+    # Started by the fleet's account, and run in a pod as the runner.
+    fleet = tmp_path / "fleet.yaml"
+    as_fleet = {"context": FLEET, "kubeconfig": str(kubeconfig_of(product.access, FLEET, tmp_path))}
+    fleet.write_text(yaml.safe_dump({"targets": [{"name": "one", "experiment": "oom-workers", **as_fleet}]}))
+    done = product.drill("fleet", str(fleet))
     assert done.returncode == 0, done.stdout + done.stderr
+    product.kubectl("-n", NAMESPACE, "delete", "configmaps", "-l", KEPT)
     assert product.leftovers() == ""
 
     # Killed, and brought back by the runner's own command: the sweeper is sent away for that long.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _DRY = (("dryRun", "All"),)
+_LOG_SILENCE = 60.0
 _LOG_BYTES = 256 * 1024
 _CONFIG_BYTES = 4 * 1024 * 1024
 
@@ -253,6 +254,21 @@ class KubeCluster:
             return self._wire.request("GET", path, asked, query=query)
 
         return self._patient(read).body.decode("utf-8", "replace")
+
+    def follow(self, namespace: str, pod: str, skip: int, stop: Flag) -> Iterator[str]:
+        """A pod's log lines as they come, without the first `skip`, until the log ends. The flag is looked at between
+        two lines. Raises NotFound where there is no such pod, and Unreachable where the stream breaks, or brings
+        nothing for a minute: whoever follows asks again, behind the lines that it has."""
+        path, asked = kind_of("Pod").path(namespace, pod) + "/log", Asked(f"log of pod/{pod} in {namespace}")
+        response = self._wire.open(path, asked, query=[("follow", "true")], silence=_LOG_SILENCE)
+        try:
+            for number, line in enumerate(self._wire.lines(response, asked)):
+                if stop.is_set():
+                    return
+                if number >= skip:
+                    yield line.decode("utf-8", "replace")
+        finally:
+            response.close()
 
     # ----------------------------------------------------------------------------------------- writes
 
