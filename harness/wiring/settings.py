@@ -178,17 +178,17 @@ def existing_access(settings: Settings) -> Access:
     """Access to a cluster that is up. Raises BadInput where there is none, Unreachable where it does not answer."""
     state = choose(settings).status()
     if state.access is None or state.state != "up":
-        ours = state.provider != "context"
         family = Unreachable if state.state == "broken" else BadInput
+        remedies = {
+            "context": f"`kubectl config get-contexts` lists them; try `kubectl --context {state.name} version`",
+            "pod": "outside of the cluster, name a context: --cluster context --context NAME",
+        }
+        whose = "the cluster behind context" if state.provider == "context" else f"{state.provider} cluster"
         raise family(
             "cluster-down",
-            f"{state.provider} cluster {state.name} is {state.state}: {state.detail}"
-            if ours
-            else f"the cluster behind context {state.name} is {state.state}: {state.detail}",
+            f"{whose} {state.name} is {state.state}: {state.detail}",
             expected="a cluster that answers",
-            remedy="`drill cluster up` starts it"
-            if ours
-            else f"`kubectl config get-contexts` lists the contexts; try `kubectl --context {state.name} version`",
+            remedy=remedies.get(state.provider, "`drill cluster up` starts it"),
         )
     return state.access
 

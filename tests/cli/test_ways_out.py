@@ -19,7 +19,7 @@ from harness.loading import parse
 from harness.ports.progress import Silent
 from harness.wiring import session as module
 from harness.wiring.judging import read_run
-from harness.wiring.settings import Phases, Settings
+from harness.wiring.settings import Phases, Settings, existing_access
 from tests.fakes.drill import experiment_data
 
 
@@ -82,3 +82,21 @@ def test_a_broken_journal_does_not_hide_an_incomplete_rollback(monkeypatch: pyte
     )  # fmt: skip
     with pytest.raises(RollbackIncomplete):
         run.run(lambda _: None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (Settings(cluster="pod"), "--cluster context"),
+        (Settings(cluster="local", name="none"), "drill cluster up"),
+        (Settings(cluster="context", context="none", kubeconfig=Path("none")), "get-contexts"),
+    ],
+    ids=lambda one: getattr(one, "cluster", ""),
+)
+def test_a_cluster_that_is_not_there_is_told_with_the_remedy_of_its_kind(
+    settings: Settings, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(BadInput) as refused:
+        existing_access(settings)
+    assert remedy in refused.value.remedy
