@@ -117,10 +117,9 @@ class _Document:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedExperiment:
-    """An experiment with the file that it came from."""
+class _Loaded:
+    """A file that holds what it should. What it names by a relative path lies beside it."""
 
-    experiment: AnyExperiment
     path: Path
     document: _Document
 
@@ -128,51 +127,37 @@ class LoadedExperiment:
         """file:line:column of the value at `loc`, or of the nearest value around it."""
         return _where(self.path, _nearest(self.document.marks, self.document.written(loc)))
 
+    def beside(self, text: str) -> Path:
+        """The path that the file means by `text`; `~` is the home folder."""
+        return self.path.parent / Path(text).expanduser()
+
 
 @dataclass(frozen=True, slots=True)
-class LoadedConfiguration:
-    """A configuration with the file that it came from. What it names by a relative path lies beside the file."""
+class LoadedExperiment(_Loaded):
+    """An experiment with the file that it came from."""
+
+    experiment: AnyExperiment
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfiguration(_Loaded):
+    """A configuration with the file that it came from."""
 
     configuration: Configuration
-    path: Path
-    document: _Document
-
-    def where(self, *loc: str | int) -> str:
-        """file:line:column of the value at `loc`, or of the nearest value around it."""
-        return _where(self.path, _nearest(self.document.marks, loc))
-
-    def beside(self, text: str) -> Path:
-        """The path that the file means by `text`; `~` is the home folder."""
-        return self.path.parent / Path(text).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedGameDay:
-    """A game day with the file that it came from. What it names by a relative path lies beside the file."""
+class LoadedGameDay(_Loaded):
+    """A game day with the file that it came from."""
 
     gameday: GameDay
-    path: Path
-
-    def beside(self, text: str) -> Path:
-        """The path that the file means by `text`; `~` is the home folder."""
-        return self.path.parent / Path(text).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedFleet:
-    """A fleet with the file that it came from. What it names by a relative path lies beside the file."""
+class LoadedFleet(_Loaded):
+    """A fleet with the file that it came from."""
 
     fleet: Fleet
-    path: Path
-    document: _Document
-
-    def where(self, *loc: str | int) -> str:
-        """file:line:column of the value at `loc`, or of the nearest value around it."""
-        return _where(self.path, _nearest(self.document.marks, loc))
-
-    def beside(self, text: str) -> Path:
-        """The path that the file means by `text`; `~` is the home folder."""
-        return self.path.parent / Path(text).expanduser()
 
 
 def find(name_or_path: str, root: Path) -> Path:
@@ -245,7 +230,7 @@ def _no_file(name: str, root: Path, folder: Path) -> BadInput:
 def load(path: Path) -> LoadedExperiment:
     """The experiment in a file. Raises BadInput with every problem of the file, each with file:line:column."""
     document = _read(path, _EXPERIMENT)
-    experiment: AnyExperiment | None = None if document.data is None else _validated(document)
+    experiment: AnyExperiment | None = _validated(document)
     if experiment is not None and experiment.name != path.stem:
         message = f"the file is called {path.name}, so its name must be {path.stem!r}; found {experiment.name!r}"
         document.problems.append(_Problem(_nearest(document.marks, ("name",)), ("name",), message))
@@ -254,34 +239,22 @@ def load(path: Path) -> LoadedExperiment:
         document.problems += [_Problem(_nearest(document.marks, loc), loc, message) for loc, message in found]
     if experiment is None or document.problems:
         raise _rejected(path, document.problems, document.form)
-    return LoadedExperiment(experiment, path, document)
+    return LoadedExperiment(path, document, experiment)
 
 
 def load_configuration(path: Path) -> LoadedConfiguration:
     """The configuration in a file. Raises BadInput with every problem of the file, each with file:line:column."""
-    document = _read(path, _CONFIGURATION)
-    configuration: Configuration | None = _validated(document)
-    if configuration is None or document.problems:
-        raise _rejected(path, document.problems, document.form)
-    return LoadedConfiguration(configuration, path, document)
+    return LoadedConfiguration(path, *_valid(path, _CONFIGURATION))
 
 
 def load_gameday(path: Path) -> LoadedGameDay:
     """The game day in a file. Raises BadInput with every problem of the file, each with file:line:column."""
-    document = _read(path, _GAMEDAY)
-    gameday: GameDay | None = None if document.data is None else _validated(document)
-    if gameday is None or document.problems:
-        raise _rejected(path, document.problems, document.form)
-    return LoadedGameDay(gameday, path)
+    return LoadedGameDay(path, *_valid(path, _GAMEDAY))
 
 
 def load_fleet(path: Path) -> LoadedFleet:
     """The fleet in a file. Raises BadInput with every problem of the file, each with file:line:column."""
-    document = _read(path, _FLEET)
-    fleet: Fleet | None = None if document.data is None else _validated(document)
-    if fleet is None or document.problems:
-        raise _rejected(path, document.problems, document.form)
-    return LoadedFleet(fleet, path, document)
+    return LoadedFleet(path, *_valid(path, _FLEET))
 
 
 def parse(data: Mapping[str, Any]) -> AnyExperiment:
@@ -483,6 +456,14 @@ def _scalar(node: yaml.ScalarNode) -> tuple[Any, str]:
 
 
 # From data to an experiment
+
+
+def _valid(path: Path, form: _Form) -> tuple[_Document, Any]:
+    document = _read(path, form)
+    found = _validated(document)
+    if found is None or document.problems:
+        raise _rejected(path, document.problems, form)
+    return document, found
 
 
 def _validated(document: _Document) -> Any:
