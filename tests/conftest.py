@@ -38,7 +38,8 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cluster tests last, whatever the random order of the others, and with time enough."""
+    """Cluster tests last, whatever the random order of the others, and with time enough. Of these the longest begins
+    first, or the others' processes would wait for it in the end."""
 
     def on_a_cluster(item: pytest.Item) -> bool:
         return any(item.get_closest_marker(mark) for mark in ("cluster", "kind"))
@@ -46,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(on_a_cluster, items):
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(CLUSTER_TIMEOUT, func_only=False))
-    items.sort(key=on_a_cluster)
+    items.sort(key=lambda item: (on_a_cluster(item), item.get_closest_marker("longest") is None))
 
 
 @contextmanager

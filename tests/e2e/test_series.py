@@ -21,6 +21,7 @@ FAMILIES = {
 without any, by test_smoke."""
 
 
+@pytest.mark.longest
 def test_several_experiments_are_met_one_after_another_and_leave_nothing(product: Product) -> None:
     done = product.drill("series", "--output", "json", *FAMILIES, within=1200)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr

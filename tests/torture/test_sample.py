@@ -13,7 +13,7 @@ from harness.clusters.provider import Access
 from tests.faults.targets import KILLED, MADE, ROWS, TARGETS, Row
 from tests.torture.matrix import Held, Point, Torture, is_bad, table, title
 
-pytestmark = [pytest.mark.cluster, pytest.mark.apart, pytest.mark.xdist_group("torture")]
+pytestmark = [pytest.mark.cluster, pytest.mark.apart]
 
 
 def sample(points: list[Point]) -> list[Point]:
@@ -45,8 +45,9 @@ SAMPLED = [max((row for row in ROWS if row.kind == kind), key=lambda row: len(ro
 """Of each fault the row that breaks most objects."""
 
 
+@pytest.mark.longest
 def test_whoever_comes_next_brings_everything_back(local_access: Access, capsys: pytest.CaptureFixture[str]) -> None:
-    results = Torture(local_access, lambda _: None, jobs=7).run(SAMPLED, sample)
+    results = Torture(local_access, lambda _: None, jobs=5, abreast=2).run(SAMPLED, sample)
     with capsys.disabled():
         print(f"\n{table(results)}")  # noqa: T201 - figures for whoever reads the log
     assert [result for result in results if is_bad(result)] == []
@@ -75,6 +76,7 @@ def held_up(local_access: Access, request: pytest.FixtureRequest) -> Iterator[di
             future.cancel()
 
 
+@pytest.mark.xdist_group("held up")
 @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
 @pytest.mark.parametrize("target", HELD, ids=lambda target: f"{target.kind}-{target.name}")
 def test_a_run_that_slept_between_its_renewal_and_its_write_breaks_nothing(
