@@ -65,7 +65,7 @@ _KNOWN = (
         "start Docker, and see that DOCKER_HOST or `docker context` names it; or use `--provider local` as root",
     ),
     _Known(
-        r"no space left on device|disk quota exceeded",
+        r"(?i)no space left on device|disk quota exceeded",
         "disk-full",
         "make room where Docker keeps its data: `docker system df` shows what is there, `docker system prune` removes "
         "what nothing uses; then the same command again",
@@ -75,6 +75,12 @@ _KNOWN = (
         "kind-name-taken",
         "a container that is no kind node has that name: `docker ps --all` shows it; rename or remove it, or choose "
         "another name with --name",
+    ),
+    _Known(
+        r"address already in use|port is already allocated",
+        "kind-port-taken",
+        "something else has the port that the message names, where this cluster's API server was published: `ss -ltnp` "
+        "shows what; end it, or `drill cluster down --provider kind` first: a new cluster gets a free port",
     ),
     _Known(
         r"failed to pull image|pull access denied|manifest unknown",
@@ -155,10 +161,15 @@ class KindCluster:
     def up(self, progress: Progress) -> Access:
         """Make the cluster answer, names included.
 
-        Raises BadInput where kind or Docker are missing or not fit, Refused where the cluster says that it is no
-        staging cluster, Unreachable with the words of the tool that failed.
+        Raises BadInput where kind, Docker or what makes the images for it are missing or not fit, Refused where the
+        cluster says that it is no staging cluster, Unreachable with the words of the tool that failed.
         """
+        from harness.clusters import harness_image, rootfs, staging_image
+        from harness.clusters.kubectl import checkout
+
         self._refuse_unfit()
+        for image in (staging_image, harness_image):
+            rootfs.refuse_unmakeable(image.lists(checkout()), self._find)
         with self._alone(progress), progress.step(f"kind cluster {self._name}", expect_seconds=60) as step:
             there = self._name in self._clusters()
             if there and self._is_half_made():

@@ -19,6 +19,7 @@ from harness.clusters.select import choose
 from harness.core.errors import BadInput, Refused, Unreachable
 from harness.ports.progress import Silent
 
+TOOLS = ("docker", "kind", "mmdebstrap")
 BORN = 1_700_000_000.0
 NODE = {
     "docker inspect": (0, "abc 2023-11-14T22:13:22.123456789Z"),
@@ -30,9 +31,7 @@ NODE = {
 class FakeTools:
     """Answers by the first words of a command line; remembers all of them."""
 
-    def __init__(
-        self, answers: dict[str, tuple[int, str]] | None = None, *, present: Sequence[str] = ("docker", "kind")
-    ):
+    def __init__(self, answers: dict[str, tuple[int, str]] | None = None, *, present: Sequence[str] = TOOLS):
         pinned = (0, f"kind {KIND_VERSION} go1.25 linux/amd64")
         self.answers = {"kind version": pinned} | NODE | (answers or {})
         self.present = present
@@ -76,13 +75,19 @@ class FakeTools:
             "docker-denied",
         ),
         (FakeTools(present=("docker",)), "no-kind"),
+        (FakeTools(present=("docker", "kind")), "mmdebstrap-missing"),
     ],
 )
-def test_what_is_missing_is_named_before_anything_happens(tmp_path: Path, tools: FakeTools, slug: str) -> None:
+def test_what_is_missing_is_named_before_anything_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: FakeTools, slug: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tmp_path = tmp_path / "states"
     with pytest.raises(BadInput) as caught:
         tools.cluster(tmp_path).up(Silent())
     assert caught.value.slug == slug
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
+    assert not tools.lines("kind")
     assert tools.cluster(tmp_path).status().state == "down"
 
 
@@ -176,6 +181,8 @@ def test_nodes_that_are_stopped_are_started(tmp_path: Path) -> None:
     ("words", "slug"),
     [
         ("write /x: no space left on device", "disk-full"),
+        ("Error starting userland proxy: listen tcp4 127.0.0.1:4: bind: address already in use", "kind-port-taken"),
+        ("Bind for 127.0.0.1:4 failed: port is already allocated", "kind-port-taken"),
         ('The container name "/demo-control-plane" is already in use by container "abc"', "kind-name-taken"),
         ("failed to pull image kindest/node:v1: dial tcp: lookup registry", "kind-image-missing"),
         ("something else", "tool-failed"),
