@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster, usable
+from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, ROOM_BYTES, KindCluster, free_bytes, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.oci import write_archive
 from harness.clusters.select import choose
@@ -107,6 +107,45 @@ def test_up_creates_exports_and_marks(tmp_path: Path, monkeypatch: pytest.Monkey
         "drills-allowed",
     ]
     assert tools.lines("docker exec --interactive demo-control-plane kubectl")
+
+
+@pytest.mark.parametrize(
+    ("info", "free", "refused"),
+    [
+        (f"{platform.node()} /var/lib/docker", ROOM_BYTES - 1, True),
+        (f"{platform.node()} /var/lib/docker", ROOM_BYTES, False),
+        (f"{platform.node()} /var/lib/docker", None, False),
+        ("docker-desktop /var/lib/docker", 0, False),
+        ("", 0, False),
+    ],
+)
+def test_no_cluster_is_made_on_a_disk_that_is_too_small_where_it_can_be_seen(
+    tmp_path: Path, info: str, free: int | None, refused: bool
+) -> None:
+    asked: list[Path] = []
+
+    def look(folder: Path) -> int | None:
+        asked.append(folder)
+        return free
+
+    tools = FakeTools({"docker info": (0, info)})
+    cluster = KindCluster("demo", run=tools.run, find=tools.find, state_folder=tmp_path, now=lambda: BORN, free=look)
+    if not refused:
+        cluster.up(Silent())
+        assert tools.lines("kind create")
+        return
+    with pytest.raises(BadInput) as caught:
+        cluster.up(Silent())
+    assert caught.value.slug == "disk-too-small"
+    assert "docker system df" in caught.value.remedy
+    assert asked == [Path("/var/lib/docker")]
+    assert not tools.lines("kind create")
+    assert cluster.status().state == "down"
+
+
+def test_the_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
+    assert (free_bytes(tmp_path) or 0) > 0
+    assert free_bytes(tmp_path / "absent") is None
 
 
 def test_up_leaves_a_cluster_that_is_there(tmp_path: Path) -> None:
