@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from harness.core.errors import BadInput, Internal
+from harness.core.errors import BadInput, DrillError, Internal, disk_full, is_full
 from harness.core.event import (
     CHAINED_SINCE,
     NOTHING_BEFORE,
@@ -57,11 +57,11 @@ class FileJournal:
         self._prev = NOTHING_BEFORE
         self._lock = Lock()
         self._file: int | None = None
-        self._broken = ""
+        self._broken: OSError | None = None
 
     def append(self, record: Record) -> None:
-        """Make one record durable: written whole, then synced. Raises Internal where that failed; the journal then
-        takes nothing more, because what is on disk is no longer known."""
+        """Make one record durable: written whole, then synced. Raises Internal where that failed, BadInput where the
+        disk is full; the journal then takes nothing more, because what is on disk is no longer known."""
         with self._lock:
             if self._broken:
                 raise self._not_durable(record)
@@ -72,7 +72,7 @@ class FileJournal:
                 _write_all(self._file, line + b"\n")
                 os.fsync(self._file)
             except OSError as error:
-                self._broken = self._broken or str(error)
+                self._broken = self._broken or error
                 raise self._not_durable(record) from error
             self._prev = digest_of_line(line)
 
@@ -95,7 +95,14 @@ class FileJournal:
                 os.close(self._file)
             self._file = None
 
-    def _not_durable(self, record: Record) -> Internal:
+    def _not_durable(self, record: Record) -> DrillError:
+        if self._broken is not None and is_full(self._broken):
+            return disk_full(
+                f"event {record.seq} could not be made durable: {self._broken.strerror}",
+                where=str(self.path),
+                remedy="make room there, or choose another folder with --runs; then `drill recover`, which looks "
+                "whether all is as it was",
+            )
         return Internal(
             "journal-not-durable",
             f"event {record.seq} could not be made durable: {self._broken}",

@@ -6,7 +6,6 @@ What is our own mistake ends as one line and the path of a file with the traceba
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -20,10 +19,9 @@ from typing import Any
 
 import click
 
-from harness.core.errors import BadInput, DrillError, ExitCode, Internal
+from harness.core.errors import BadInput, DrillError, ExitCode, Internal, disk_full, is_full
 
 INTERRUPTED = 130
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -47,7 +45,7 @@ def guarded(act: Callable[[], object], known: Invocation) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(known)
     except OSError as error:
-        return tell(_disk_full(error) if error.errno in _FULL else _internal(error, known), known)
+        return tell(_disk_full(error) if is_full(error) else _internal(error, known), known)
     except Exception as error:  # noqa: BLE001 - the last resort: it becomes a message and a file
         return tell(_internal(error, known), known)
     return int(code) if isinstance(code, int) else int(ExitCode.MET)
@@ -108,14 +106,7 @@ def _internal(error: Exception, known: Invocation) -> Internal:
 
 
 def _disk_full(error: OSError) -> BadInput:
-    place = f" while writing {error.filename}" if error.filename else ""
-    return BadInput(
-        "disk-full",
-        f"the disk is full{place}: {error.strerror}",
-        expected="room for what is built and kept, and for the journals of runs",
-        remedy="make room (all of ~/.cache/drill may go), or point XDG_CACHE_HOME, TMPDIR or --runs to a larger disk; "
-        "`drill status` says whether anything is left to undo",
-    )
+    return disk_full(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 
 def _kept(text: str, runs: Path) -> Path | None:

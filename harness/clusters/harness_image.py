@@ -7,6 +7,7 @@ loaded. Byte code is compiled by the very Python of the base layer: the one that
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -19,7 +20,8 @@ from pathlib import Path
 
 from harness.clusters import oci, rootfs
 from harness.clusters.rootfs import Image, Recipe
-from harness.core.errors import BadInput, Internal
+from harness.clusters.shell import work
+from harness.core.errors import BadInput, Internal, disk_full, is_full
 from harness.ports.progress import Progress
 
 HOME = "/opt/drill"
@@ -51,7 +53,7 @@ def build(repository: Path, progress: Progress) -> Image:
 
     Raises BadInput where the machine lacks a tool or cannot fetch packages.
     """
-    recipe = repository / "tools" / "harness-image"
+    recipe = lists(repository)
     left_out = rootfs.read_list(recipe / "left-out.txt")
     unused = {line for line in left_out if not line.startswith("/")}
     paths = [line.lstrip("/") for line in left_out if line.startswith("/")]
@@ -84,6 +86,11 @@ def build(repository: Path, progress: Progress) -> Image:
         digest = hashlib.sha256(rootfs.tar_of(sources)).hexdigest()
         ours = rootfs.kept("harness-sources", f"{base.name}\n{digest}", make_sources)
         return rootfs.assemble(RECIPE, [base, library, ours], progress)
+
+
+def lists(repository: Path) -> Path:
+    """The folder that names the packages of the base layer."""
+    return repository / "tools" / "harness-image"
 
 
 def runtime_only(lock: str, unused: Collection[str] = ()) -> str:
@@ -119,22 +126,22 @@ def _platforms() -> list[str]:
 def _install(lock: str, library: Path) -> None:
     """Put the locked packages into a folder: wheels only, each with its hash, for the image's Python."""
     library.mkdir(parents=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as file:
-        file.write(lock)
-        file.flush()
+    with tempfile.TemporaryDirectory(dir=library.parent) as room:  # where the next build finds what a killed one left
+        wanted = Path(room) / "runtime.lock"
+        wanted.write_text(lock, encoding="utf-8")
         command = [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install",
             "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile", "--python-version", _PYTHON,
             "--implementation", "cp", *(f"--platform={one}" for one in _platforms()), "--target", str(library),
-            "--requirement", file.name,
+            "--requirement", str(wanted),
         ]  # fmt: skip
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_PIP_SECONDS, check=False
-            )
+            done = work(command, env=dict(os.environ) | {"TMPDIR": room}, timeout=_PIP_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise _not_installed(f"pip did not end within {_PIP_SECONDS:.0f} s") from error
     if done.returncode != 0:
+        if is_full(done.stderr):
+            raise disk_full(f"the Python packages of the harness image did not fit into {library}")
         raise _not_installed("; ".join(done.stderr.strip().splitlines()[-3:]) or f"pip's exit code {done.returncode}")
 
 
@@ -159,7 +166,7 @@ def _finish(tree: Path, base: Path, out: Path) -> None:
 
 def _run_base_python(base: Path, room: Path, arguments: list[str]) -> None:
     """Run the base layer's Python, unpacked into `room`, by its own loader and libraries: no root is needed."""
-    subprocess.run(["tar", "--extract", "--no-same-owner", f"--file={base}", f"--directory={room}"], check=True)
+    _done(["tar", "--extract", "--no-same-owner", f"--file={base}", f"--directory={room}"], room)
     loader = next((path for path in room.glob("lib/*/ld-linux-*.so.*") if not path.is_symlink()), None)
     if loader is None:
         raise Internal(
@@ -170,4 +177,18 @@ def _run_base_python(base: Path, room: Path, arguments: list[str]) -> None:
         )
     libraries = [loader.parent, room / "usr" / loader.parent.relative_to(room)]
     command = [str(loader), "--library-path", ":".join(map(str, libraries)), f"{room}/usr/bin/python{_PYTHON}"]
-    subprocess.run([*command, "-s", *arguments], check=True, env={"PYTHONHOME": f"{room}/usr", "LC_ALL": "C.UTF-8"})
+    _done([*command, "-s", *arguments], room, {"PYTHONHOME": f"{room}/usr", "LC_ALL": "C.UTF-8"})
+
+
+def _done(command: list[str], room: Path, env: dict[str, str] | None = None) -> None:
+    done = work(command, env=env)
+    words = (done.stderr.strip() or done.stdout.strip())[-2000:]
+    if done.returncode != 0 and is_full(words):
+        raise disk_full(f"the byte code of the harness image did not fit into {room}")
+    if done.returncode != 0:
+        raise Internal(
+            "byte-code",
+            f"`{command[0]}` ended with exit code {done.returncode}: {words}",
+            expected="the packages of the harness image compiled by its own Python",
+            remedy="read the words above; all of ~/.cache/drill/images may be removed, and is made anew",
+        )

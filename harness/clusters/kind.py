@@ -30,6 +30,8 @@ KIND_VERSION = "v0.33.0"
 NODE_IMAGE = "kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
 IMAGE_VARIABLE = "DRILL_KIND_IMAGE"
 """Names another node image, for those whose Docker engine reaches no public registry or whose kind is another one."""
+ROOM_BYTES = 2 << 30
+"""Free disk that Docker needs for a new cluster, and for the images that go into it."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?")
 _BALANCER = "external-load-balancer"
 _CREATE_SECONDS = 600.0  # a node image of half a gigabyte may have to be fetched
@@ -52,6 +54,12 @@ class _Known:
     remedy: str
 
 
+_FULL = _Known(
+    r"(?i)no space left on device|disk quota exceeded",
+    "disk-full",
+    "make room where Docker keeps its data: `docker system df` shows what is there, `docker system prune` removes what "
+    "nothing uses; then the same command again",
+)
 # In this order: Docker's refusals of a user come with words of their own, whatever was asked.
 _KNOWN = (
     _Known(
@@ -64,17 +72,18 @@ _KNOWN = (
         "docker-silent",
         "start Docker, and see that DOCKER_HOST or `docker context` names it; or use `--provider local` as root",
     ),
-    _Known(
-        r"no space left on device|disk quota exceeded",
-        "disk-full",
-        "make room where Docker keeps its data: `docker system df` shows what is there, `docker system prune` removes "
-        "what nothing uses; then the same command again",
-    ),
+    _FULL,
     _Known(
         r"is already in use by container|node\(s\) already exist",
         "kind-name-taken",
         "a container that is no kind node has that name: `docker ps --all` shows it; rename or remove it, or choose "
         "another name with --name",
+    ),
+    _Known(
+        r"address already in use|port is already allocated",
+        "kind-port-taken",
+        "something else has the port that the message names, where this cluster's API server was published: `ss -ltnp` "
+        "shows what; end it, or `drill cluster down --provider kind` first: a new cluster gets a free port",
     ),
     _Known(
         r"failed to pull image|pull access denied|manifest unknown",
@@ -102,6 +111,14 @@ def run_tool(argv: Sequence[str], seconds: float, stdin: str | None = None) -> s
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(list(argv), 127, "", str(error))
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Free disk under a folder; None where it cannot be seen."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def usable(name: str, run: Runner = run_tool, find: Callable[[str], str | None] = shutil.which) -> bool:
@@ -136,6 +153,7 @@ class KindCluster:
         find: Callable[[str], str | None] = shutil.which,
         state_folder: Path | None = None,
         now: Callable[[], float] = time.time,
+        free: Callable[[Path], int | None] = free_bytes,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise BadInput(
@@ -151,14 +169,20 @@ class KindCluster:
         self._states = state_folder or Path(base) / "drill" / "kind"
         self._folder = self._states / name
         self._now = now
+        self._free = free
 
     def up(self, progress: Progress) -> Access:
         """Make the cluster answer, names included.
 
-        Raises BadInput where kind or Docker are missing or not fit, Refused where the cluster says that it is no
-        staging cluster, Unreachable with the words of the tool that failed.
+        Raises BadInput where kind, Docker or what makes the images for it are missing or not fit, Refused where the
+        cluster says that it is no staging cluster, Unreachable with the words of the tool that failed.
         """
+        from harness.clusters import harness_image, rootfs, staging_image
+        from harness.clusters.kubectl import checkout
+
         self._refuse_unfit()
+        for image in (staging_image, harness_image):
+            rootfs.refuse_unmakeable(image.lists(checkout()), self._find)
         with self._alone(progress), progress.step(f"kind cluster {self._name}", expect_seconds=60) as step:
             there = self._name in self._clusters()
             if there and self._is_half_made():
@@ -277,6 +301,7 @@ class KindCluster:
                 remedy=f"`go install sigs.k8s.io/kind@{KIND_VERSION}`; or name a node image of your kind by "
                 f"{IMAGE_VARIABLE}; or make the cluster yourself: `kind create cluster --name {self._name}`",
             )
+        self._refuse_small_disk()
         config = {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
@@ -290,6 +315,19 @@ class KindCluster:
         argv = ["kind", "create", "cluster", *self._named(), *self._kubeconfig_flag(), *wait]
         self._tool(argv, _CREATE_SECONDS, json.dumps(config))
         self._note.write_text(json.dumps({"node": self._identity()[0]}), encoding="utf-8")
+
+    def _refuse_small_disk(self) -> None:
+        """Where Docker's disk can be seen: on a full one kind waits for minutes, and then shows kubeadm's stack."""
+        told = self._tool(["docker", "info", "--format", "{{.Name}} {{.DockerRootDir}}"], _LOOK_SECONDS)
+        machine, _, folder = told.strip().partition(" ")
+        free = self._free(Path(folder)) if machine == platform.node() and folder else None
+        if free is not None and free < ROOM_BYTES:
+            raise BadInput(
+                "disk-too-small",
+                f"{free / (1 << 30):.1f} GiB are free for {folder}, where Docker keeps its data",
+                expected=f"at least {ROOM_BYTES >> 30} GiB, to make a kind cluster and fill it",
+                remedy=_FULL.remedy,
+            )
 
     def _delete(self) -> None:
         self._tool(["kind", "delete", "cluster", *self._named(), *self._kubeconfig_flag()], 120)

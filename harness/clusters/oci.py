@@ -13,13 +13,16 @@ import platform
 import shutil
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from harness.core.errors import BadInput
 
+PARTIAL = ".partial"
+"""How the name of a file ends that is being written."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -86,9 +89,9 @@ def write_archive(
     arch = architecture or machine_architecture()
     spec = _Spec(entrypoint, command, env or {}, user, workdir)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(out.name + PARTIAL)
     try:
-        with partial.open("wb") as raw:
+        with _named(out), partial.open("wb") as raw:
             digest = _write(raw, ref, stack, spec, compress=compress, arch=arch)
         partial.replace(out)
     finally:
@@ -99,8 +102,18 @@ def write_archive(
 def write_layer(out: Path, tree: Path) -> None:
     """Write the folder `tree`, which becomes `/`, as a layer's tar file; all is root's. The same tree gives the same
     bytes."""
-    with out.open("wb") as file:
+    with _named(out), out.open("wb") as file:
         _write_tree(_Hashing(file), Layer(tree))
+
+
+@contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """Let errors of writing say what was written: the system names no file where it failed behind the opening."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(out)
+        raise
 
 
 def digest_of(archive: Path, ref: str) -> str:

@@ -15,8 +15,8 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clusters import oci
-from harness.core.errors import BadInput
+from harness.clusters.shell import work
+from harness.core.errors import BadInput, disk_full, is_full
 from harness.ports.progress import Progress
 
 SUITE = "bookworm"
@@ -74,9 +75,16 @@ def cache_dir() -> Path:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """One builder at a time on this machine; the second finds the cache filled."""
-    with (cache_dir() / ".lock").open("w", encoding="utf-8") as file:
+    """One builder at a time on this machine; the second finds the cache filled. Leftovers of a killed one go first: the
+    cache holds no folders, these are where it worked."""
+    folder = cache_dir()
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in folder.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            elif leftover.name.endswith(oci.PARTIAL):
+                leftover.unlink()
         yield
 
 
@@ -88,7 +96,7 @@ def assemble(recipe: Recipe, layers: Sequence[Path | bytes], progress: Progress)
     if image.archive.exists():
         os.utime(image.archive)
         return image
-    with progress.step(f"{recipe.name} image", expect_seconds=2), _room() as room:
+    with progress.step(f"{recipe.name} image", expect_seconds=2), room_for_work() as room:
         files: list[oci.Layer | Path] = []
         for number, layer in enumerate(layers):
             if isinstance(layer, bytes):
@@ -113,11 +121,11 @@ def assemble(recipe: Recipe, layers: Sequence[Path | bytes], progress: Progress)
 def kept(sort: str, key: str, make: Callable[[Path], None]) -> Path:
     """The cached file of that sort for what `key` names; made by `make(path)` where it is not there, whole or not at
     all."""
-    path = cache_dir() / f"{sort}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.tar"
+    path = _kept_as(sort, key)
     if path.exists():
         os.utime(path)
         return path
-    with _room() as room:
+    with room_for_work() as room:
         half_done = room / path.name
         make(half_done)
         half_done.replace(path)
@@ -125,47 +133,81 @@ def kept(sort: str, key: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
+def _kept_as(sort: str, key: str) -> Path:
+    return cache_dir() / f"{sort}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.tar"
+
+
 def base_layer(lists: Path, progress: Progress) -> Path:
     """The layer of Debian packages that packages.txt and excludes.txt in the folder `lists` name.
 
     Raises BadInput where the machine lacks a tool or cannot fetch packages.
     """
-    packages = read_list(lists / "packages.txt")
-    excludes = read_list(lists / "excludes.txt")
-    key = "\n".join([SUITE, platform.machine(), HOOK, *packages, "", *excludes])
+    packages, excludes, key = _base_recipe(lists)
 
     def make(out: Path) -> None:
-        if shutil.which("mmdebstrap") is None:
-            raise BadInput(
-                "mmdebstrap-missing",
-                "mmdebstrap is not installed",
-                expected="mmdebstrap on PATH, to make images without Docker",
-                remedy="apt-get install mmdebstrap debian-archive-keyring",
-            )
+        _refuse_without_mmdebstrap(shutil.which)
         with progress.step("base layer from Debian packages", expect_seconds=BASE_SECONDS):
-            command = [
-                "mmdebstrap",
-                "--quiet",
-                "--variant=extract",
-                "--format=tar",
-                f"--include={','.join(packages)}",
-                *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
-                f"--extract-hook={HOOK}",
-                "--skip=output/dev",
-                SUITE,
-                str(out),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode != 0:
-            last = "; ".join(done.stderr.strip().splitlines()[-3:]) or f"exit code {done.returncode}"
-            raise BadInput(
-                "base-layer",
-                f"mmdebstrap did not make the base layer: {last}",
-                expected=f"Debian {SUITE} packages {', '.join(packages)} from the default mirror",
-                remedy="check the way to the mirror, the keyring (debian-archive-keyring) and the free disk space",
-            )
+            options = ("--variant=extract", f"--extract-hook={HOOK}")
+            bootstrap("base layer", packages, excludes, out, options)
 
     return kept("base", key, make)
+
+
+def refuse_unmakeable(lists: Path, find: Callable[[str], str | None] = shutil.which) -> None:
+    """Raise BadInput where the base layer of the folder `lists` is still to be made and mmdebstrap is missing."""
+    *_, key = _base_recipe(lists)
+    if not _kept_as("base", key).exists():
+        _refuse_without_mmdebstrap(find)
+
+
+def bootstrap(
+    what: str, packages: Sequence[str], excludes: Sequence[str], out: Path, options: Sequence[str] = ()
+) -> None:
+    """Let mmdebstrap write a tar file of these packages and of what they need, without the paths in `excludes`.
+
+    Raises BadInput with its reason where it did not.
+    """
+    command = [
+        "mmdebstrap",
+        "--format=tar",
+        f"--include={','.join(packages)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
+        *options,
+        "--skip=output/dev",
+        SUITE,
+        str(out),
+    ]
+    done = work(command)  # not --quiet: it would keep the reason to itself
+    if done.returncode == 0:
+        return
+    errors = [line for line in done.stderr.splitlines() if re.match(r"[EW]: |.*: Cannot write: ", line)]
+    said = [line for line in errors if "mmdebstrap failed to run" not in line and not line.startswith("W: skipping")]
+    full = [line for line in said if is_full(line)]
+    last = "; ".join((full or said or done.stderr.split("\n"))[-3:]).strip() or f"exit code {done.returncode}"
+    if full:
+        raise disk_full(f"mmdebstrap did not make the {what} in {out.parent}: {last}")
+    raise BadInput(
+        "base-layer",
+        f"mmdebstrap did not make the {what}: {last}",
+        expected=f"Debian {SUITE} packages {', '.join(packages)} from the default mirror",
+        remedy="check the way to the mirror and the keyring (debian-archive-keyring)",
+    )
+
+
+def _base_recipe(lists: Path) -> tuple[list[str], list[str], str]:
+    """Packages, what of them is left out, and the key under which the layer of both is kept."""
+    packages, excludes = read_list(lists / "packages.txt"), read_list(lists / "excludes.txt")
+    return packages, excludes, "\n".join([SUITE, platform.machine(), HOOK, *packages, "", *excludes])
+
+
+def _refuse_without_mmdebstrap(find: Callable[[str], str | None]) -> None:
+    if find("mmdebstrap") is None:
+        raise BadInput(
+            "mmdebstrap-missing",
+            "mmdebstrap is not installed",
+            expected="mmdebstrap on PATH, to make images without Docker",
+            remedy="apt-get install mmdebstrap debian-archive-keyring",
+        )
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
@@ -202,10 +244,14 @@ def read_list(path: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     """The digest of a cached file, remembered beside it: a layer is written once and never changed."""
     note = path.with_name(path.name + ".sha256")
-    if not note.exists():
+    known = note.read_text(encoding="utf-8").strip() if note.exists() else ""
+    if not known:  # or on a full disk a note without a word
         with path.open("rb") as file:
-            note.write_text(hashlib.file_digest(file, "sha256").hexdigest(), encoding="utf-8")
-    return note.read_text(encoding="utf-8").strip()
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+        partial = note.with_name(note.name + oci.PARTIAL)
+        partial.write_text(known, encoding="utf-8")
+        partial.replace(note)
+    return known
 
 
 def _forget_old(pattern: str, keep: int) -> None:
@@ -216,7 +262,7 @@ def _forget_old(pattern: str, keep: int) -> None:
 
 
 @contextmanager
-def _room() -> Iterator[Path]:
+def room_for_work() -> Iterator[Path]:
     """A folder for half-done work, beside the cache so that what is done can be moved there."""
     with tempfile.TemporaryDirectory(dir=cache_dir()) as room:
         yield Path(room)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.core.errors import Unreachable
+from harness.core.errors import Unreachable, disk_full, is_full
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENDING_SECONDS = 20.0
 _KEPT = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -54,10 +58,13 @@ def attempt(argv: Sequence[str], *, timeout: float, stdin: str | None = None) ->
 
 
 def run(argv: Sequence[str], *, timeout: float = 30, stdin: str | None = None) -> str:
-    """Run and answer stdout. Raises Unreachable with the program's own last words when it fails."""
+    """Run and answer stdout. Raises Unreachable with the program's own last words when it fails, BadInput where these
+    say that a disk is full."""
     done = attempt(argv, timeout=timeout, stdin=stdin)
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        if is_full(words):
+            raise disk_full(f"`{argv[0]}` says: {words.splitlines()[-1]}")
         raise Unreachable(
             "tool-failed",
             f"`{' '.join(argv)}` ended with exit code {done.returncode}: {words}",
@@ -65,3 +72,57 @@ def run(argv: Sequence[str], *, timeout: float = 30, stdin: str | None = None) -
             remedy="remove what the message names; `drill cluster down` and `drill cluster up` start afresh",
         )
     return done.stdout
+
+
+@contextmanager
+def worker(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[str]]:
+    """A program that works for minutes in folders of its own, which it removes when it is interrupted.
+
+    It is interrupted where this process is, with all that it started, and waited for; what does not end within
+    `_ENDING_SECONDS` is killed. Where this process is killed the kernel interrupts it. Its process group is its own:
+    what it sends to its group, as mmdebstrap does on a full disk, does not end this process.
+    """
+    bound = shutil.which("setpriv")  # where there is none, a killed harness leaves the program to its own end
+    words = [bound, "--pdeathsig=INT", "--", *argv] if bound else list(argv)
+    with subprocess.Popen(
+        words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
+        errors="replace", process_group=0,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        except BaseException:
+            _end(process)
+            raise
+
+
+def work(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a `worker` to its end and answer whatever came. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+    with worker(argv, env=env) as process:
+        out, words = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(list(argv), process.returncode, out, words)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=_ENDING_SECONDS)  # reads on: a program that nobody listens to does not end
+    except subprocess.TimeoutExpired:
+        _kill(process)
+    except BaseException:
+        _kill(process)
+        raise
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

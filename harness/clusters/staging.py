@@ -29,7 +29,7 @@ import yaml
 from harness.clusters import staging_image
 from harness.clusters.kubectl import WRITE_TIMEOUT, Kubectl, checkout, rolled_out
 from harness.clusters.provider import Access, ClusterProvider
-from harness.core.errors import Internal, Refused, Unreachable
+from harness.core.errors import Internal, Refused, Unreachable, disk_full, is_full
 from harness.ports.progress import Progress
 
 Profile = Literal["smoke", "gameday"]
@@ -80,7 +80,8 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
 
     Changes made by hand or left by a drill are put back, and each of them is said. Raises Refused, before the first
     write, where a namespace of that name belongs to somebody else or a drill holds the staging namespace;
-    Unreachable where the system does not become ready; BadInput where the image cannot be built.
+    Unreachable where the system does not become ready; BadInput where the image cannot be built, or where a pod says
+    that its disk is full.
     """
     repository = checkout()
     kubectl = Kubectl(access)
@@ -99,6 +100,7 @@ def deploy(provider: ClusterProvider, access: Access, profile: Profile, progress
             kubectl.must("rollout", "restart", f"deployment/{name}", "--namespace", NAMESPACE, timeout=WRITE_TIMEOUT)
             live = _live(kubectl)
         _write_note(kubectl, declared, _fingerprint(live))
+    live = _try_again(kubectl, declared, live, progress)
     if not all(rolled_out(item) for item in live if item["kind"] == "Deployment"):
         with progress.step("staging system rolls out; traffic climbs to its plateau", expect_seconds=20):
             _wait_rollout(kubectl)
@@ -269,6 +271,29 @@ def _prune_config(kubectl: Kubectl, wanted: set[str]) -> None:
         kubectl.must("delete", "configmaps", "--namespace", MONITORING, "--ignore-not-found", *stale)
 
 
+def _try_again(kubectl: Kubectl, declared: str, live: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
+    """Restart what had not come up within its deadline; what is live then. Kubernetes remembers the deadline as missed,
+    and waits ever longer before it starts a container again, also once what kept it is gone."""
+    late = [item["metadata"] for item in live if item["kind"] == "Deployment" and _gave_up(item)]
+    if not late:
+        return live
+    _guard(kubectl)
+    for meta in late:
+        progress.say(f"restart: {meta['name']}, which had not come up in time")
+        target = (f"deployment/{meta['name']}", "--namespace", meta["namespace"])
+        kubectl.must("rollout", "restart", *target, timeout=WRITE_TIMEOUT)
+    live = _live(kubectl)
+    _write_note(kubectl, declared, _fingerprint(live))
+    return live
+
+
+def _gave_up(deployment: dict[str, Any]) -> bool:
+    conditions = deployment.get("status", {}).get("conditions", [])
+    return not rolled_out(deployment) and any(
+        condition["type"] == "Progressing" and condition["status"] == "False" for condition in conditions
+    )
+
+
 def _wait_rollout(kubectl: Kubectl) -> None:
     """Wait, by kubectl's watch, until every Deployment of both namespaces is rolled out."""
 
@@ -289,24 +314,37 @@ def _wait_rollout(kubectl: Kubectl) -> None:
     if all(done.returncode == 0 for done in results):
         return
     last = "; ".join(done.stderr.strip().splitlines()[-1] for done in results if done.stderr.strip())
+    unready = _unready(kubectl)
+    for namespace, name, _ in unready:
+        words = kubectl.run("logs", name, "--namespace", namespace, "--tail=20", "--all-containers").stdout
+        full = [line.strip() for line in words.splitlines() if is_full(line)]
+        if full:
+            raise disk_full(
+                f"pod {name} says: {full[-1]}",
+                remedy="make room on the disk of the cluster's node (Docker's, or that of the local cluster's state), "
+                "then the same command again",
+            )
     raise Unreachable(
         "staging-not-ready",
-        f"the staging system did not roll out: {last}. Not ready: {_unready(kubectl)}",
+        f"the staging system did not roll out: {last}. Not ready: "
+        + (", ".join(f"{name} ({why})" for _, name, why in unready) or "no pod"),
         expected=f"every Deployment available within {_ROLLOUT_TIMEOUT:.0f} s",
         remedy=f"kubectl --namespace {NAMESPACE} get pods; kubectl describe the one that is not ready",
     )
 
 
-def _unready(kubectl: Kubectl) -> str:
+def _unready(kubectl: Kubectl) -> list[tuple[str, str, str]]:
+    """Namespace and name of each pod that is not ready, and why it is not."""
     out = kubectl.must("get", "pods", "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
-    found: list[str] = []
+    found: list[tuple[str, str, str]] = []
     for pod in json.loads(out)["items"]:
         states = pod.get("status", {}).get("containerStatuses", [])
         if states and all(state.get("ready") for state in states):
             continue
         waiting = [why["reason"] for state in states if (why := state.get("state", {}).get("waiting"))]
-        found.append(f"{pod['metadata']['name']} ({', '.join(waiting) or pod.get('status', {}).get('phase', '?')})")
-    return ", ".join(found) or "no pod"
+        why = ", ".join(waiting) or pod.get("status", {}).get("phase", "?")
+        found.append((pod["metadata"]["namespace"], pod["metadata"]["name"], why))
+    return found
 
 
 def _wait_steady(kubectl: Kubectl, profile: Profile, progress: Progress) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 
 from harness.clusters import rootfs
@@ -48,7 +47,7 @@ def program(name: str, repository: Path, progress: Progress) -> Path:
         base = _base(repository, progress)
         tool = base.with_name(f"{name}-{base.stem.removeprefix('base-')}")
         if not tool.exists():
-            with tarfile.open(base) as archive, tempfile.TemporaryDirectory(dir=rootfs.cache_dir()) as room:
+            with tarfile.open(base) as archive, rootfs.room_for_work() as room:
                 try:
                     member = archive.extractfile(f"./usr/bin/{name}")
                 except KeyError:
@@ -60,7 +59,7 @@ def program(name: str, repository: Path, progress: Progress) -> Path:
                         expected="the package that brings it",
                         remedy="see staging/image/packages.txt and excludes.txt",
                     )
-                half_done = Path(room) / name
+                half_done = room / name
                 with half_done.open("wb") as out:
                     shutil.copyfileobj(member, out)
                 half_done.chmod(0o755)
@@ -77,4 +76,9 @@ def sources_layer(repository: Path) -> bytes:
 
 
 def _base(repository: Path, progress: Progress) -> Path:
-    return rootfs.base_layer(repository / "staging" / "image", progress)
+    return rootfs.base_layer(lists(repository), progress)
+
+
+def lists(repository: Path) -> Path:
+    """The folder that names the packages of the base layer."""
+    return repository / "staging" / "image"

@@ -14,6 +14,8 @@ nothing above the adapters names a foreign exception.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -99,3 +101,28 @@ class Internal(DrillError):
     """A broken invariant of our own."""
 
     exit_code = ExitCode.INTERNAL
+
+
+_FULL = re.compile(r"no space left on device|disk quota exceeded|have enough free space", re.IGNORECASE)
+
+
+def is_full(what: OSError | str) -> bool:
+    """Whether an error, or what a program said as its reason, means that a disk or a quota is full."""
+    return bool(_FULL.search(what)) if isinstance(what, str) else what.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def disk_full(
+    fact: str,
+    *,
+    where: str = "",
+    remedy: str = "make room (all of ~/.cache/drill may go), or point XDG_CACHE_HOME, TMPDIR or --runs to a larger "
+    "disk; `drill status` says whether anything is left to undo",
+) -> BadInput:
+    """The error for a disk that is full, whoever found out."""
+    return BadInput(
+        "disk-full",
+        f"the disk is full: {fact}",
+        expected="room for what is built and kept, and for the journals of runs",
+        remedy=remedy,
+        where=where,
+    )

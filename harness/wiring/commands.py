@@ -360,7 +360,8 @@ def _standing(records: Sequence[UndoRecord], held: str, silent: float, phase: st
 def cluster_up(settings: Settings, progress: Progress) -> str:
     """Bring the cluster up, with the staging system on it where the cluster is ours."""
     phases = Phases()
-    access = set_up(settings, "smoke", setup=True, progress=progress, phases=phases)
+    with terminable():
+        access = set_up(settings, "smoke", setup=True, progress=progress, phases=phases)
     return f"{access.provider} cluster {access.name} is up: kubectl --kubeconfig {access.kubeconfig} get pods -A"
 
 

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from harness.core.clock import Instant
-from harness.core.errors import BadInput, DrillError, Internal
+from harness.core.errors import BadInput, DrillError
 from harness.core.event import (
     ChannelChanged,
     Event,
@@ -159,7 +159,7 @@ class _Session:
             failure = error
             if recorder.history.ended is None:
                 begun = recorder.history.all(InjectStarted)
-                with contextlib.suppress(Internal):  # a journal that is broken must not hide what broke it
+                with contextlib.suppress(DrillError):  # a journal that is broken must not hide what broke it
                     recorder.add(RunEnded(reason="error" if begun else "refused", detail=error.fact))
         except KeyboardInterrupt:
             if recorder.history.ended is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from harness.adapters.file_journal import NAME, FileJournal
 from harness.adapters.system_clock import SystemClock
 from harness.core.clock import Bounds
-from harness.core.errors import BadInput, Internal
+from harness.core.errors import BadInput, DrillError, Internal
 from harness.core.event import Record, StopAsked, encode
 from harness.ports.stamps import Stamp, compare, http_date, together
 
@@ -77,17 +78,29 @@ def test_a_missing_journal_is_told(tmp_path: Path) -> None:
         FileJournal(tmp_path / "nowhere").read()
 
 
-def test_a_failed_sync_is_internal_and_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "family", "slug"),
+    [
+        (errno.EIO, Internal, "journal-not-durable"),
+        (errno.ENOSPC, BadInput, "disk-full"),
+        (errno.EDQUOT, BadInput, "disk-full"),
+    ],
+)
+def test_a_failed_sync_is_told_and_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, family: type[DrillError], slug: str
+) -> None:
     journal = written(tmp_path, 1)
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(Internal, match="No space left"):
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(family, match=os.strerror(number)) as caught:
             journal.append(record(1))
-    with pytest.raises(Internal, match="No space left"):
+    assert caught.value.slug == slug
+    assert "drill recover" in caught.value.remedy
+    with pytest.raises(family, match=os.strerror(number)):
         journal.append(record(1))
     journal.close()
 

@@ -12,11 +12,12 @@ import pytest
 
 from harness.adapters.file_journal import FileJournal
 from harness.clusters.provider import Access
-from harness.core.errors import BadInput, Internal, RollbackIncomplete
+from harness.core.errors import BadInput, DrillError, Internal, RollbackIncomplete, disk_full
 from harness.core.event import InjectStarted, RunStarted
 from harness.core.history import entry
 from harness.loading import parse
 from harness.ports.progress import Silent
+from harness.wiring import commands
 from harness.wiring import session as module
 from harness.wiring.judging import read_run
 from harness.wiring.settings import Phases, Settings, existing_access
@@ -59,13 +60,31 @@ def test_a_lost_terminal_stops_a_run_unless_nohup_said_otherwise(before: signal.
         signal.signal(signal.SIGHUP, kept)
 
 
-def test_a_broken_journal_does_not_hide_an_incomplete_rollback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_set_up_without_a_run_is_stopped_like_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_up(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(commands, "set_up", set_up)
+    with pytest.raises(KeyboardInterrupt):
+        commands.cluster_up(Settings(), Silent())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Internal("journal-not-durable", "input/output error", expected="space", remedy="free some"),
+        disk_full("event 3 could not be made durable"),
+    ],
+)
+def test_a_broken_journal_does_not_hide_an_incomplete_rollback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: DrillError
+) -> None:
     class Peer:
         def close(self) -> None:
             """Nothing to give back."""
 
     def full(*_: object) -> None:
-        raise Internal("journal-not-durable", "disk full", expected="space", remedy="free some")
+        raise broken
 
     def drill(_: object, run_id: str, cluster: object, peers: object, recorder: Any, on_view: object) -> None:
         del run_id, cluster, peers, on_view

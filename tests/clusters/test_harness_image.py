@@ -88,6 +88,19 @@ def test_without_pip_it_is_said_how_to_get_one(tmp_path: Path, monkeypatch: pyte
     assert "bootstrap" in caught.value.remedy
 
 
+def test_packages_that_do_not_fit_are_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = tmp_path / "python"
+    said = "[('/tmp/a', '/b', \\\"[Errno 28] No space left on device: '/tmp/a' -> '/b'\\\")]"
+    bare.write_text(f'#!/bin/sh\ntouch "$TMPDIR/left"\necho "ERROR: {said}" >&2\nexit 1\n', encoding="utf-8")
+    bare.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(bare))
+    with pytest.raises(BadInput) as caught:
+        harness_image._install(SMALL, tmp_path / "room" / "library")
+    assert caught.value.slug == "disk-full"
+    assert "Errno" not in caught.value.fact, "pip tells it once for each file"
+    assert [path.name for path in (tmp_path / "room").iterdir()] == ["library"], "pip's own folder goes, too"
+
+
 CODE = """
 import importlib.machinery, json, os, pathlib, pkgutil, ssl, sys
 import harness, harness.wiring.settings as settings

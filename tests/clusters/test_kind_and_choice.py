@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.existing import ExistingCluster
-from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, KindCluster, usable
+from harness.clusters.kind import IMAGE_VARIABLE, KIND_VERSION, NODE_IMAGE, ROOM_BYTES, KindCluster, free_bytes, usable
 from harness.clusters.local import LocalCluster
 from harness.clusters.oci import write_archive
 from harness.clusters.select import choose
 from harness.core.errors import BadInput, Refused, Unreachable
 from harness.ports.progress import Silent
 
+TOOLS = ("docker", "kind", "mmdebstrap")
 BORN = 1_700_000_000.0
 NODE = {
     "docker inspect": (0, "abc 2023-11-14T22:13:22.123456789Z"),
@@ -30,9 +31,7 @@ NODE = {
 class FakeTools:
     """Answers by the first words of a command line; remembers all of them."""
 
-    def __init__(
-        self, answers: dict[str, tuple[int, str]] | None = None, *, present: Sequence[str] = ("docker", "kind")
-    ):
+    def __init__(self, answers: dict[str, tuple[int, str]] | None = None, *, present: Sequence[str] = TOOLS):
         pinned = (0, f"kind {KIND_VERSION} go1.25 linux/amd64")
         self.answers = {"kind version": pinned} | NODE | (answers or {})
         self.present = present
@@ -76,13 +75,19 @@ class FakeTools:
             "docker-denied",
         ),
         (FakeTools(present=("docker",)), "no-kind"),
+        (FakeTools(present=("docker", "kind")), "mmdebstrap-missing"),
     ],
 )
-def test_what_is_missing_is_named_before_anything_happens(tmp_path: Path, tools: FakeTools, slug: str) -> None:
+def test_what_is_missing_is_named_before_anything_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: FakeTools, slug: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tmp_path = tmp_path / "states"
     with pytest.raises(BadInput) as caught:
         tools.cluster(tmp_path).up(Silent())
     assert caught.value.slug == slug
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
+    assert not tools.lines("kind")
     assert tools.cluster(tmp_path).status().state == "down"
 
 
@@ -102,6 +107,45 @@ def test_up_creates_exports_and_marks(tmp_path: Path, monkeypatch: pytest.Monkey
         "drills-allowed",
     ]
     assert tools.lines("docker exec --interactive demo-control-plane kubectl")
+
+
+@pytest.mark.parametrize(
+    ("info", "free", "refused"),
+    [
+        (f"{platform.node()} /var/lib/docker", ROOM_BYTES - 1, True),
+        (f"{platform.node()} /var/lib/docker", ROOM_BYTES, False),
+        (f"{platform.node()} /var/lib/docker", None, False),
+        ("docker-desktop /var/lib/docker", 0, False),
+        ("", 0, False),
+    ],
+)
+def test_no_cluster_is_made_on_a_disk_that_is_too_small_where_it_can_be_seen(
+    tmp_path: Path, info: str, free: int | None, refused: bool
+) -> None:
+    asked: list[Path] = []
+
+    def look(folder: Path) -> int | None:
+        asked.append(folder)
+        return free
+
+    tools = FakeTools({"docker info": (0, info)})
+    cluster = KindCluster("demo", run=tools.run, find=tools.find, state_folder=tmp_path, now=lambda: BORN, free=look)
+    if not refused:
+        cluster.up(Silent())
+        assert tools.lines("kind create")
+        return
+    with pytest.raises(BadInput) as caught:
+        cluster.up(Silent())
+    assert caught.value.slug == "disk-too-small"
+    assert "docker system df" in caught.value.remedy
+    assert asked == [Path("/var/lib/docker")]
+    assert not tools.lines("kind create")
+    assert cluster.status().state == "down"
+
+
+def test_the_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
+    assert (free_bytes(tmp_path) or 0) > 0
+    assert free_bytes(tmp_path / "absent") is None
 
 
 def test_up_leaves_a_cluster_that_is_there(tmp_path: Path) -> None:
@@ -176,6 +220,8 @@ def test_nodes_that_are_stopped_are_started(tmp_path: Path) -> None:
     ("words", "slug"),
     [
         ("write /x: no space left on device", "disk-full"),
+        ("Error starting userland proxy: listen tcp4 127.0.0.1:4: bind: address already in use", "kind-port-taken"),
+        ("Bind for 127.0.0.1:4 failed: port is already allocated", "kind-port-taken"),
         ('The container name "/demo-control-plane" is already in use by container "abc"', "kind-name-taken"),
         ("failed to pull image kindest/node:v1: dial tcp: lookup registry", "kind-image-missing"),
         ("something else", "tool-failed"),

@@ -36,7 +36,9 @@ GOOD = machine.Facts(
     build_needed=True,
     go_version="go1.26.8",
     go_needed="1.25.0",
+    state=Path("/state"),
     free_state_bytes=machine.RUN_BYTES,
+    cache=Path("/cache"),
     free_cache_bytes=machine.BUILD_BYTES,
 )
 

@@ -16,6 +16,9 @@ from harness.ports.progress import Silent
 GO = """#!/bin/sh
 [ "$1" = env ] && echo go1.99.0 && exit 0
 echo "$@" >>"{folder}/calls"
+echo half >"$GOTMPDIR/go-build1"
+dirname "$GOTMPDIR" >"{folder}/worked-in"
+[ -e "{folder}/full" ] && echo "write $GOTMPDIR/b.a: no space left on device" >&2 && exit 1
 [ -e "{folder}/broken" ] && echo "x.go:1: undefined: y" >&2 && exit 1
 while [ "$1" != -o ]; do shift; done
 for package in pause coredns server kube-apiserver kubelet kubectl; do echo "$package" >"$2$package"; done
@@ -73,6 +76,21 @@ def test_a_failed_build_is_quoted_and_leaves_nothing(go: Path) -> None:
     with pytest.raises(BadInput, match="undefined: y"):
         toolchain.ensure(toolchain.plan(), Silent())
     assert [path.name for path in (go / "cache/drill/kubernetes").iterdir()] == [".lock"]
+
+
+def test_a_full_disk_is_no_matter_of_the_module_proxy(go: Path) -> None:
+    (go / "full").touch()
+    with pytest.raises(BadInput) as caught:
+        toolchain.ensure(toolchain.plan(), Silent())
+    assert caught.value.slug == "disk-full"
+    assert "XDG_CACHE_HOME" in caught.value.remedy
+    (go / "full").unlink()
+    assert toolchain.ensure(toolchain.plan(), Silent()).path("etcd").exists(), "once there is room it goes on"
+
+
+def test_all_half_done_work_lies_where_the_next_build_removes_it(go: Path) -> None:
+    toolchain.ensure(toolchain.plan(), Silent())
+    assert (go / "worked-in").read_text().strip() == str(go / "cache/drill/kubernetes")
 
 
 def test_leftovers_of_a_killed_build_and_forgotten_builds_go(go: Path) -> None:

@@ -6,7 +6,11 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -128,11 +132,29 @@ def test_killed_while_it_sets_up_and_rebooted_it_goes_on(desk: Desk) -> None:
 
     desk.docker("kill", "drill-control-plane")
     assert "its node is stopped; `up` starts it" in desk.drill("cluster", "status").stdout
+    bindings = "{{range .HostConfig.PortBindings}}{{range .}}{{.HostPort}}{{end}}{{end}}"
+    with taken(desk, desk.docker("inspect", f"--format={bindings}", "drill-control-plane").strip()):
+        refused = desk.drill("cluster", "up", "--output", "json")
+    said = json.loads(refused.stderr.splitlines()[-1])
+    assert (said["error"], refused.returncode) == ("kind-port-taken", 3), refused.stderr
+    assert "drill cluster down" in said["remedy"]
     up = desk.drill("cluster", "up")
     assert up.returncode == 0, up.stdout + up.stderr
     assert "kind cluster drill is up" in desk.drill("cluster", "status").stdout
     assert desk.drill("cluster", "down").returncode == 0
     assert desk.clusters() == []
+
+
+@contextmanager
+def taken(desk: Desk, port: str) -> Iterator[None]:
+    """Somebody else listens on that port where the engine publishes its own."""
+    code = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); print(flush=True); input()"
+    command = desk.rig.engine.inside([sys.executable, "-c", code, port])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "\n", "it does not listen"
+        yield
+        other.communicate("\n")
 
 
 def test_every_lack_is_told_with_its_remedy(desk: Desk) -> None:
@@ -163,6 +185,7 @@ def test_every_lack_is_told_with_its_remedy(desk: Desk) -> None:
     refused("kind-version", "go install sigs.k8s.io/kind@v0.33.0", DRILL_KIND_IMAGE="")
     (desk.folder / "kind").rename(desk.bin / "kind")
 
+    refused("mmdebstrap-missing", "apt-get install mmdebstrap", XDG_CACHE_HOME=str(desk.folder / "nothing-made"))
     # The engine reaches no registry, so the pinned node image is what it lacks.
     refused("kind-image-missing", "DRILL_KIND_IMAGE", DRILL_KIND_IMAGE="")
     desk.docker("create", "--name=taken-control-plane", desk.rig.node.ref)

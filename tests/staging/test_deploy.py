@@ -12,7 +12,7 @@ import pytest
 from harness.clusters import rootfs, staging, staging_image
 from harness.clusters.kubectl import checkout, rolled_out
 from harness.clusters.provider import Access, ClusterProvider
-from harness.core.errors import BadInput, Refused, Unreachable
+from harness.core.errors import BadInput, DrillError, Refused, Unreachable
 from harness.ports.progress import Progress, Silent
 from tests.fakes.kubectl import FakeKubectl, FakeProvider
 
@@ -202,6 +202,54 @@ def test_pods_started_with_settings_that_were_put_back_are_restarted_and_no_othe
         "rolled by its own change"
     )
     assert staging.stale([], [registry(), settings("2")]) == [], "new ones start with what is there"
+
+
+def late(**status: int) -> dict[str, Any]:
+    """A Deployment that missed its deadline."""
+    item = deployment(availableReplicas=4, **status)
+    item["status"]["conditions"] = [
+        {"type": "Available", "status": "False"},
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"},
+    ]
+    return item
+
+
+def test_what_had_not_come_up_in_time_gets_a_new_start(cluster: FakeKubectl) -> None:
+    declare(cluster, late())
+    steady(cluster)
+    deploy(cluster)
+    restart = "rollout restart deployment/worker --namespace nova-staging"
+    assert [call for call in cluster.calls if call.startswith("rollout restart")] == [restart]
+    assert any(call.startswith("annotate namespace monitoring") for call in cluster.writes), "the new version is noted"
+
+
+def test_what_had_not_come_up_in_time_is_left_alone_during_a_drill(cluster: FakeKubectl) -> None:
+    declare(cluster, late())
+    cluster.answer("get lease drill", out="run-7")
+    with pytest.raises(Refused, match="run-7 holds the lock"):
+        deploy(cluster)
+    assert cluster.writes == []
+    assert not any(call.startswith("rollout restart") for call in cluster.calls)
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        ("level=info msg=starting\nlevel=error err='open /data/x: no space left on device'\n", "disk-full"),
+        ("level=error err='no such host'\n", "staging-not-ready"),
+    ],
+)
+def test_pods_that_do_not_come_up_for_a_full_disk_are_told(cluster: FakeKubectl, words: str, slug: str) -> None:
+    declare(cluster, deployment(availableReplicas=4))
+    cluster.answer("rollout status", err="error: timed out", rc=1)
+    waits = [{"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]
+    meta = {"name": "worker-1", "namespace": "nova-staging"}
+    cluster.answer("get pods", out=json.dumps({"items": [{"metadata": meta, "status": {"containerStatuses": waits}}]}))
+    cluster.answer("logs worker-1 --namespace nova-staging", out=words)
+    with pytest.raises(DrillError) as caught:
+        deploy(cluster)
+    assert caught.value.slug == slug
+    assert "worker-1" in caught.value.fact
 
 
 def test_secrets_are_made_once_and_never_on_a_command_line(cluster: FakeKubectl) -> None:

@@ -16,6 +16,8 @@ _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _GIB = 1 << 30
 BUILD_BYTES = 6 * _GIB
 """Free disk for the build: Go's module and build caches, and the binaries."""
+LEAST_BYTES = 128 << 20
+"""With less free disk than this etcd does not start: it sets 64 MiB aside, twice."""
 RUN_BYTES = 2 * _GIB
 """Free disk for a running cluster: images, containers, etcd, logs."""
 GO_PLACES = ("/usr/local/go/bin/go", "/usr/lib/go/bin/go", "/snap/bin/go")
@@ -35,7 +37,9 @@ class Facts:
     build_needed: bool
     go_version: str | None
     go_needed: str
+    state: Path
     free_state_bytes: int
+    cache: Path
     free_cache_bytes: int
 
 
@@ -94,7 +98,9 @@ def gather(
         build_needed=build_needed,
         go_version=go_version,
         go_needed=go_needed,
+        state=state,
         free_state_bytes=free_bytes(state),
+        cache=cache,
         free_cache_bytes=free_bytes(cache),
     )
 
@@ -171,15 +177,15 @@ def _refuse_software(facts: Facts) -> None:
 
 
 def _refuse_disk(facts: Facts) -> None:
-    needs = [("state", facts.free_state_bytes, RUN_BYTES)]
+    needs = [(facts.state, facts.free_state_bytes, RUN_BYTES, "")]
     if facts.build_needed:
-        needs.append(("cache", facts.free_cache_bytes, BUILD_BYTES))
-    for folder, free, needed in needs:
+        larger = ", or point XDG_CACHE_HOME to a larger one"
+        needs.append((facts.cache, facts.free_cache_bytes, BUILD_BYTES, larger))
+    for folder, free, needed, more in needs:
         if free < needed:
             raise BadInput(
                 "disk-too-small",
-                f"{free / _GIB:.1f} GiB are free under the {folder} folder",
+                f"{free / _GIB:.1f} GiB are free for {folder}",
                 expected=f"at least {needed / _GIB:.0f} GiB",
-                remedy="make room on that disk"
-                + (", or point XDG_CACHE_HOME to a larger one" if folder == "cache" else ""),
+                remedy=f"make room on that disk{more}",
             )

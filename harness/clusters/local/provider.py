@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.clusters.local import (
@@ -23,7 +24,7 @@ from harness.clusters.local.start import Start, runs_as_wanted
 from harness.clusters.local.state import State
 from harness.clusters.local.toolchain import Binaries
 from harness.clusters.provider import Access, ClusterStatus
-from harness.core.errors import BadInput, Unreachable
+from harness.core.errors import BadInput, Unreachable, disk_full
 from harness.ports.progress import Progress
 
 _WARM_SECONDS = 10.0
@@ -73,7 +74,7 @@ class LocalCluster:
             with progress.step(f"cluster {self.name}", expect_seconds=_WARM_SECONDS) as step:
                 if known is None or not self._can_repair(known):
                     known = self._lay_ground(binaries)
-                Start(self._layout, known, binaries, step.update).all()
+                self._start(known, binaries, step.update)
                 state.save(self._layout, _completed(known, binaries))
         return self._access(binaries)
 
@@ -139,6 +140,20 @@ class LocalCluster:
             return False
         api = Api(self._layout, known.cable.node)
         return api.ready() and api.node_ready(self._layout.node) and names_resolve(self._layout, seconds=0.5)
+
+    def _start(self, known: State, binaries: Binaries, tell: Callable[[str], None]) -> None:
+        """Start what is missing. On a full disk parts die of it without saying so, and others for want of them."""
+        try:
+            Start(self._layout, known, binaries, tell).all()
+        except Unreachable as error:
+            free = machine.free_bytes(self._layout.root)
+            if free >= machine.LEAST_BYTES:
+                raise
+            raise disk_full(
+                f"{free >> 20} MiB are left under {self._layout.root}, and the cluster does not start: "
+                f"{error.fact.splitlines()[0]}",
+                remedy="make room on that disk, then the same command again",
+            ) from error
 
     def _lay_ground(self, binaries: Binaries) -> State:
         """Clear any remains and make what every process stands on: state folder, network, control group."""

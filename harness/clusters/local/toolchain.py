@@ -22,7 +22,8 @@ from pathlib import Path
 
 from harness.clusters import oci
 from harness.clusters.local import machine
-from harness.core.errors import BadInput
+from harness.clusters.shell import worker
+from harness.core.errors import BadInput, disk_full, is_full
 from harness.ports.progress import Progress, StepHandle
 
 _KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
@@ -203,23 +204,25 @@ def _compile(wanted: Plan, out: Path, step: StepHandle) -> None:
     argv = [str(wanted.go), "build", *_flags(wanted.kubernetes), "-o", f"{out}/", *_PACKAGES]
     seen: list[str] = []
     done = 0
-    with subprocess.Popen(
-        argv, cwd=wanted.source, env=_env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, errors="replace",
-    ) as process:  # fmt: skip
-        try:
-            for line in process.stderr or ():
-                text = line.strip()
-                seen = [*seen[-19:], text]
-                if text.startswith("go: downloading"):
-                    step.update(text.removeprefix("go: "))
-                else:
-                    done += 1
-                    step.update(text, min(0.99, done / _EXPECTED_PACKAGES))
-        except BaseException:
-            process.kill()
-            raise
+    # Its half-done work lies where the next build finds and removes it: what kills Go keeps it from doing so.
+    env = _env() | {"GOTMPDIR": str(out.parent)}
+    with worker(argv, cwd=wanted.source, env=env, stdout=subprocess.DEVNULL) as process:
+        for line in process.stderr or ():
+            text = line.strip()
+            seen = [*seen[-19:], text]
+            if text.startswith("go: downloading"):
+                step.update(text.removeprefix("go: "))
+            else:
+                done += 1
+                step.update(text, min(0.99, done / _EXPECTED_PACKAGES))
     if process.returncode != 0:
+        full = [text for text in seen if is_full(text)]
+        if full:
+            raise disk_full(
+                f"`go build` says: {full[0]}",
+                remedy=f"make room for {machine.BUILD_BYTES >> 30} GiB, or point XDG_CACHE_HOME (GOCACHE, GOMODCACHE) "
+                "to a larger disk; the same command goes on with what is compiled already",
+            )
         raise BadInput(
             "build-failed",
             "`go build` of the Kubernetes binaries failed:\n" + "\n".join(seen),

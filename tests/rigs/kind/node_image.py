@@ -212,19 +212,7 @@ def _root(packages: Sequence[str], out: Path, progress: Progress) -> None:
             remedy="tools/test-packages.sh installs it",
         )
     with progress.step("node image's root from Debian packages", expect_seconds=60):
-        command = [
-            "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", f"--include={','.join(packages)}",
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDES), "--skip=output/dev",
-            rootfs.SUITE, str(out),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        raise BadInput(
-            "node-root",
-            f"mmdebstrap did not make the node image's root: {'; '.join(done.stderr.strip().splitlines()[-3:])}",
-            expected=f"Debian {rootfs.SUITE} packages {', '.join(packages)} from the default mirror",
-            remedy="check the way to the mirror, the keyring (debian-archive-keyring) and the free disk space",
-        )
+        rootfs.bootstrap("node image's root", packages, _EXCLUDES, out, ["--variant=minbase"])
 
 
 def _tar(tree: Path, out: Path) -> None:
