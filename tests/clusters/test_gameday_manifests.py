@@ -69,6 +69,21 @@ def test_the_pod_can_do_nothing_but_drill() -> None:
     assert container["resources"].keys() == {"requests", "limits"}
 
 
+def test_the_volumes_reader_can_do_nothing_but_show_it_from_its_own_loopback() -> None:
+    body = yaml.safe_load((FOLDER / "volume" / "reader.yaml").read_text(encoding="utf-8"))
+    assert body["spec"]["suspend"] is True, "no clock starts it"
+    reader = body["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (shows,), (drills,) = reader["containers"], pod()["containers"]
+    assert reader["securityContext"] == pod()["securityContext"]
+    assert shows["securityContext"] == drills["securityContext"]
+    assert reader["automountServiceAccountToken"] is False
+    assert "--bind=127.0.0.1" in shows["command"]
+    assert shows["image"] == drills["image"] == RECIPE.repository
+    (mount,) = shows["volumeMounts"]
+    assert mount["readOnly"] is True
+    assert {"name": "runs", "mountPath": mount["mountPath"]} in drills["volumeMounts"]
+
+
 def test_what_it_is_started_with_is_a_command_and_finds_its_files() -> None:
     import click
 
