@@ -32,6 +32,7 @@ IMAGE_VARIABLE = "DRILL_KIND_IMAGE"
 """Names another node image, for those whose Docker engine reaches no public registry or whose kind is another one."""
 ROOM_BYTES = 2 << 30
 """Free disk that Docker needs for a new cluster, and for the images that go into it."""
+_LEAST_BYTES = 256 << 20  # with less than this pods do not start, nor does etcd
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?")
 _BALANCER = "external-load-balancer"
 _CREATE_SECONDS = 600.0  # a node image of half a gigabyte may have to be fetched
@@ -318,9 +319,7 @@ class KindCluster:
 
     def _refuse_small_disk(self) -> None:
         """Where Docker's disk can be seen: on a full one kind waits for minutes, and then shows kubeadm's stack."""
-        told = self._tool(["docker", "info", "--format", "{{.Name}} {{.DockerRootDir}}"], _LOOK_SECONDS)
-        machine, _, folder = told.strip().partition(" ")
-        free = self._free(Path(folder)) if machine == platform.node() and folder else None
+        folder, free = self._room()
         if free is not None and free < ROOM_BYTES:
             raise BadInput(
                 "disk-too-small",
@@ -328,6 +327,13 @@ class KindCluster:
                 expected=f"at least {ROOM_BYTES >> 30} GiB, to make a kind cluster and fill it",
                 remedy=_FULL.remedy,
             )
+
+    def _room(self) -> tuple[str, int | None]:
+        """Where Docker keeps its data, and the free bytes there; None where that cannot be seen from here."""
+        asked = self._run(["docker", "info", "--format", "{{.Name}} {{.DockerRootDir}}"], _LOOK_SECONDS, None)
+        machine, _, folder = asked.stdout.strip().partition(" ")
+        here = asked.returncode == 0 and machine == platform.node() and folder != ""
+        return folder, self._free(Path(folder)) if here else None
 
     def _delete(self) -> None:
         self._tool(["kind", "delete", "cluster", *self._named(), *self._kubeconfig_flag()], 120)
@@ -457,6 +463,10 @@ class KindCluster:
         if done.returncode != 0:
             words = _words(done)
             known = _known(words)
+            if known is None:  # what waits for something else than the disk does not speak of the disk
+                folder, free = self._room()
+                if free is not None and free < _LEAST_BYTES:
+                    known, words = _FULL, f"{words}; {free >> 20} MiB are free for {folder}"
             raise Unreachable(
                 known.slug if known else "tool-failed",
                 f"`{' '.join(argv)}` ended with exit code {done.returncode}: {words}",

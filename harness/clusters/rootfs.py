@@ -185,7 +185,8 @@ def bootstrap(
     full = [line for line in said if is_full(line)]
     last = "; ".join((full or said or done.stderr.split("\n"))[-3:]).strip() or f"exit code {done.returncode}"
     if full:
-        raise disk_full(f"mmdebstrap did not make the {what} in {out.parent}: {last}")
+        places = f"{tempfile.gettempdir()} (TMPDIR) and {cache_dir()}"
+        raise disk_full(f"mmdebstrap, which works in {places}, did not make the {what}: {last}")
     raise BadInput(
         "base-layer",
         f"mmdebstrap did not make the {what}: {last}",

@@ -143,6 +143,27 @@ def test_no_cluster_is_made_on_a_disk_that_is_too_small_where_it_can_be_seen(
     assert cluster.status().state == "down"
 
 
+@pytest.mark.parametrize(
+    ("free", "slug"), [(100 << 20, "disk-full"), (ROOM_BYTES, "tool-failed"), (None, "tool-failed")]
+)
+def test_what_does_not_come_up_on_a_full_disk_is_the_disks_fault(tmp_path: Path, free: int | None, slug: str) -> None:
+    node = "docker exec --interactive demo-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf"
+    tools = FakeTools(
+        {
+            "kind get clusters": (0, "demo"),
+            "docker info": (0, f"{platform.node()} /var/lib/docker"),
+            f"{node} --namespace=kube-system rollout": (1, "error: timed out waiting for the condition"),
+        }
+    )
+    cluster = KindCluster(
+        "demo", run=tools.run, find=tools.find, state_folder=tmp_path, now=lambda: BORN, free=lambda _: free
+    )
+    with pytest.raises(Unreachable, match="timed out waiting for the condition") as caught:
+        cluster.up(Silent())
+    assert caught.value.slug == slug
+    assert ("100 MiB are free for /var/lib/docker" in caught.value.fact) == (slug == "disk-full")
+
+
 def test_the_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
     assert (free_bytes(tmp_path) or 0) > 0
     assert free_bytes(tmp_path / "absent") is None
