@@ -205,6 +205,8 @@ class Attendance:
         """Wait for the Job's pod, follow its log, and say how it ended. Raises Unreachable where the cluster does not
         answer any more: the drill goes on there without us."""
         pod, why = self._started()
+        if self._called_off.is_set():
+            self.remove()  # it may have been made behind the back of whoever called it off
         if pod is None and not self._left.is_set():
             self.remove()  # or it would begin when nobody looks any more
             pod = self._begun_after_all()
@@ -237,13 +239,20 @@ class Attendance:
 
     def _begun_after_all(self) -> str | None:
         """The pod of a Job that was just removed, where it had begun meanwhile; None once it is certain that none
-        has."""
-        quiet = Flag()
+        has. Raises Unreachable where that cannot be known: a node that is gone lets no pod go."""
+        quiet, until = Flag(), time.monotonic() + LOST_AFTER
         while not self._left.is_set():
             pods = self._insist(lambda: self.cluster.list("Pod", HOME, self._pods))
             begun = [pod for pod in pods if pod_state(pod)[0] != "waiting"]
             if begun or not pods:
                 return str(begun[0]["metadata"]["name"]) if begun else None
+            if time.monotonic() > until:
+                raise Unreachable(
+                    "pod-stays",
+                    f"the pod {pods[0]['metadata']['name']} has not begun, and does not go either",
+                    expected="that it goes with its Job, which was removed",
+                    remedy="see what is the matter with its node: kubectl get nodes",
+                )
             quiet.wait(self.again)
         return None
 
