@@ -178,7 +178,7 @@ class Attendance:
     on_line: Callable[[str], None]
     say: Callable[[str], None]
     start_within: float
-    again: float = AGAIN
+    again: float = field(default_factory=lambda: AGAIN)
     lines: int = 0
     """How many lines of the log were handed on."""
     _enough: Flag = field(default_factory=Flag)

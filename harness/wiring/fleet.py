@@ -326,8 +326,8 @@ class _Fleet:
                     Thread(target=_gone, args=(way, over), name=f"drill-fleet-{name}", daemon=True).start()
                 _await(ended)
             except KeyboardInterrupt:
-                self._call_off()
                 try:
+                    self._call_off()
                     _await(ended)
                 except KeyboardInterrupt:
                     for one in self.postings:
