@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
@@ -22,6 +23,8 @@ CHAINED_SINCE = 2
 """The schema version from which on every line carries the digest of the line before."""
 NOTHING_BEFORE = "0" * 64
 """What a journal's first line carries in place of a digest."""
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9-]{1,40}-[0-9a-f]{4}")
+"""What a run is called: when it began, its experiment, four digits. It becomes part of paths and of object names."""
 
 
 def _no_nan(value: object) -> object:

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from harness.core.address import Address, AddressOrNone
-from harness.core.experiment import Frozen, Name, ProfileName, ResponderMode
+from harness.core.experiment import Frozen, Loc, Name, ProfileName, ResponderMode, SelfCheckError
 from harness.core.quantity import Duration
 
 MOST_TARGETS = 100
@@ -54,9 +54,13 @@ class Fleet(Frozen):
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
         names = [target.name for target in self.targets]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two targets are called {name}; give each a name of its own")
+        twice: list[tuple[Loc, str]] = [
+            (("targets", index, "name"), f"another target is called {name}; give each a name of its own")
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+        if twice:
+            raise SelfCheckError(twice)
         return self
 
 

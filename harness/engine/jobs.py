@@ -8,8 +8,8 @@ looks.
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -178,7 +178,7 @@ class Attendance:
     on_line: Callable[[str], None]
     say: Callable[[str], None]
     start_within: float
-    again: float = AGAIN
+    again: float = field(default_factory=lambda: AGAIN)
     lines: int = 0
     """How many lines of the log were handed on."""
     _enough: Flag = field(default_factory=Flag)
@@ -205,6 +205,8 @@ class Attendance:
         """Wait for the Job's pod, follow its log, and say how it ended. Raises Unreachable where the cluster does not
         answer any more: the drill goes on there without us."""
         pod, why = self._started()
+        if self._called_off.is_set():
+            self.remove()  # it may have been made behind the back of whoever called it off
         if pod is None and not self._left.is_set():
             self.remove()  # or it would begin when nobody looks any more
             pod = self._begun_after_all()
@@ -237,34 +239,60 @@ class Attendance:
 
     def _begun_after_all(self) -> str | None:
         """The pod of a Job that was just removed, where it had begun meanwhile; None once it is certain that none
-        has."""
-        quiet = Flag()
+        has. Raises Unreachable where that cannot be known: a node that is gone lets no pod go."""
+        quiet, until = Flag(), time.monotonic() + LOST_AFTER
         while not self._left.is_set():
             pods = self._insist(lambda: self.cluster.list("Pod", HOME, self._pods))
             begun = [pod for pod in pods if pod_state(pod)[0] != "waiting"]
             if begun or not pods:
                 return str(begun[0]["metadata"]["name"]) if begun else None
+            if time.monotonic() > until:
+                raise _stays(pods[0])
             quiet.wait(self.again)
         return None
 
     def _followed(self, pod: str) -> Ended:
-        """Read the log for as long as the pod lives. A stream that breaks is taken up behind the last line."""
-        ref, quiet = Ref("Pod", HOME, pod), Flag()
+        """Read the log for as long as the pod lives, and once more behind its end: what broke the stream, or ended it
+        early, may have cut off the last words. A stream that breaks is taken up behind the last line. Raises
+        Unreachable where the pod is to go and does not."""
+        ref, quiet, until, gone_by = Ref("Pod", HOME, pod), Flag(), math.inf, math.inf
+        ended: Ended | None = None
         while True:
-            with contextlib.suppress(Unreachable, NotFound):  # what is the matter is asked next
-                for line in self.follow(HOME, pod, self.lines, self._left):
-                    self.lines += 1
-                    self.on_line(line)
+            whole = self._read(pod)
             if self._left.is_set():
                 return LEFT
-            try:
-                state, why, code = pod_state(self._insist(lambda: self.cluster.get(ref)))
-            except NotFound:
-                # A Job that was called off goes with its pod; the log was read to its end by then.
-                return Ended(None) if self._called_off.is_set() else Ended(None, "pod-removed", "its pod was removed")
-            if state == "ended":
-                return Ended(code, *(("pod-ended", why) if why not in {"", "Completed", "Error"} else ()))
+            if ended is not None and (whole or time.monotonic() > until):
+                return ended
+            if ended is None:
+                try:
+                    body = self._insist(lambda: self.cluster.get(ref))
+                except NotFound:
+                    # A Job that was called off goes with its pod; the log was read to its end by then.
+                    gone = Ended(None, "pod-removed", "its pod was removed")
+                    return Ended(None) if self._called_off.is_set() else gone
+                state, why, code = pod_state(body)
+                if "deletionTimestamp" in body["metadata"]:
+                    grace = float(body["metadata"].get("deletionGracePeriodSeconds") or 0)
+                    gone_by = min(gone_by, time.monotonic() + grace + LOST_AFTER)
+                if state == "ended":
+                    ended = Ended(code, *(("pod-ended", why) if why not in {"", "Completed", "Error"} else ()))
+                    until = time.monotonic() + LOST_AFTER
+                    continue
+                if time.monotonic() > gone_by:
+                    raise _stays(body)
             quiet.wait(self.again)
+
+    def _read(self, pod: str) -> bool:
+        """Hand on what is new of a pod's log; whether that was all of it."""
+        try:
+            for line in self.follow(HOME, pod, self.lines, self._left):
+                self.lines += 1
+                self.on_line(line)
+        except Unreachable:  # what is the matter is asked next
+            return False
+        except NotFound:
+            return True
+        return True
 
     @property
     def _pods(self) -> str:
@@ -280,6 +308,15 @@ class Attendance:
                 if time.monotonic() > until or self._left.is_set():
                     raise
             quiet.wait(self.again)
+
+
+def _stays(pod: Json) -> Unreachable:
+    return Unreachable(
+        "pod-stays",
+        f"the pod {pod['metadata']['name']} is to go, and does not",
+        expected="that its node ends it",
+        remedy="kubectl get nodes says what is the matter with it; the sweeper undoes what the drill changed",
+    )
 
 
 def is_there(cluster: Cluster, job: str) -> bool:

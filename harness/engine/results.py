@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.core.clock import Instant
 from harness.core.errors import BadInput
+from harness.core.event import RUN_ID
 from harness.engine.undo_records import RUN_LABEL, created_at
 from harness.ports.cluster import AlreadyExists, Cluster, Json, Ref
 
@@ -32,7 +33,6 @@ _PACKED_BYTES = 700 * 1024
 """The longest packed part: a ConfigMap holds 1 MiB, and base64 makes four bytes of three."""
 JOURNAL_BYTES = 256 * 1024 * 1024
 """The longest journal that is put together again."""
-_RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _run_of(body: Json) -> str:
     meta = body["metadata"]
     run_id = str((meta.get("labels") or {}).get(RUN_LABEL) or "")
     named = re.fullmatch(rf"{PREFIX}(.+)-\d{{4}}", meta["name"])
-    return run_id if _RUN.fullmatch(run_id) and named is not None and named[1] == run_id else ""
+    return run_id if RUN_ID.fullmatch(run_id) and named is not None and named[1] == run_id else ""
 
 
 def _number(body: Json) -> int:

@@ -55,7 +55,9 @@ def job_summary(job: Job) -> str:
     """The summary."""
     counts = Counter(run.row.verdict for run in job.runs)
     told = ", ".join(f"{count} {escape(verdict)}" for verdict, count in counts.items())
-    failed = [run for run in job.runs if run.row.verdict not in _HELD or run.row.clean is False]
+    failed = [
+        run for run in job.runs if run.row.verdict not in _HELD or run.row.clean is False or run.error is not None
+    ]
     number = INTERRUPTED if job.interrupted else int(job.exit_code)
     parts = [
         f"# {job.title}: {word(job)}",
@@ -81,7 +83,8 @@ def _failed(run: Run, folder: str) -> Iterator[str]:
         yield escape(row.why)
     if run.report is not None:
         yield "\n".join(_reasons(run.report, row)).strip()
-        yield f"Evidence: {code(f'{folder}/{row.run_id}/report.md')}, where the events are listed by their numbers."
+        place = run.folder or f"{folder}/{row.run_id}"
+        yield f"Evidence: {code(f'{place}/report.md')}, where the events are listed by their numbers."
 
 
 def _error(error: DrillError) -> Iterator[str]:

@@ -29,26 +29,33 @@ def render_junit(report: Report) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One of several runs: its row, with its report where there was something to judge, or the error that ended it."""
+    """One of several runs: its row, with its report where there was something to judge, and the error that ended it.
+    `folder` holds the reports, where that is not one of the run's name beside the others."""
 
     row: Outcome
     report: Report | None = None
     error: DrillError | None = None
+    folder: str = ""
 
 
 def combined(runs: Sequence[Run]) -> bytes:
     """The XML document of several runs."""
     return _document([
-        _unjudged(run) if run.report is None or run.row.verdict == ENVIRONMENT else _judged(run.report) for run in runs
+        _unjudged(run) if run.report is None or run.row.verdict == ENVIRONMENT else _judged(run.report, run.error)
+        for run in runs
     ])  # fmt: skip
 
 
-def _judged(report: Report) -> ET.Element:
+def _judged(report: Report, error: DrillError | None) -> ET.Element:
     """A run's suite. What failed without any case being at fault (nothing was put back, say) is a case of its own."""
     suite, head = _suite(report), report.headline
-    if head.exit_code and not int(suite.get("failures", "0")) + int(suite.get("errors", "0")):
+    blameless = not int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
+    if error is not None or (head.exit_code and blameless):
+        message, word = f"{head.exit_meaning}: {head.sentence}", head.verdict
+        if error is not None:
+            message, word = inert(f"{error.fact} ({error.slug}); {error.remedy}"), "ERROR"
         case = ET.SubElement(suite, "testcase", classname=f"{report.header.experiment}.run", name="ends well")
-        ET.SubElement(case, "error", message=f"{head.exit_meaning}: {head.sentence}", type=head.verdict)
+        ET.SubElement(case, "error", message=message, type=word)
         _counted(suite)
     return suite
 

@@ -6,9 +6,10 @@ What was started is written down first, so that a fleet that was left can be tak
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
 import shlex
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,23 +20,28 @@ from threading import Event as Flag
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from pydantic import Field, ValidationError
+
 from harness.core.errors import BadInput, DrillError, ExitCode, Refused, worst
+from harness.core.experiment import Frozen
+from harness.core.fleet import MOST_TARGETS
 from harness.ports.progress import Progress
 from harness.report.wording import plural
-from harness.wiring.post import Post, Posting, Telling, post_of
+from harness.wiring.post import Post, Posting, Telling
 from harness.wiring.series import expected_seconds
 from harness.wiring.session import choose_profile, terminable
 from harness.wiring.settings import PROMETHEUS, ROOT, Phases, Settings
 
 if TYPE_CHECKING:
     from harness.core.experiment import AnyExperiment
-    from harness.core.fleet import Target
     from harness.engine.jobs import Order
     from harness.loading import LoadedFleet
     from harness.ports.cluster import Json
     from harness.report.series import Outcome
 
 STATE = "fleet.json"
+_STATE_BYTES = 1024 * 1024
+_FLEET = re.compile(r"fleet-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 CRONJOB = ("manifests", "gameday", "cronjob.yaml")
 _POD = 5.0
 """Seconds until a pod runs, and until its result is here."""
@@ -71,6 +77,14 @@ class _Planned:
     """Seconds that it takes where all goes well."""
 
 
+class _State(Frozen):
+    """What a fleet writes down before it starts: all that it takes to take it up again."""
+
+    fleet: str
+    start_within: float = Field(gt=0, le=threading.TIMEOUT_MAX, allow_inf_nan=False)
+    posts: tuple[Post, ...] = Field(min_length=1, max_length=MOST_TARGETS)
+
+
 def run_fleet(settings: Settings, path: Path, tell: Telling, progress: Progress) -> FleetOutcome:
     """Start every target's drill that its cluster lets start, follow them all, and collect the results.
 
@@ -84,7 +98,9 @@ def run_fleet(settings: Settings, path: Path, tell: Telling, progress: Progress)
     fleet = f"fleet-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     folder = settings.runs / fleet
     planned = [_planned(loaded, index, fleet, folder, tell) for index in range(len(loaded.fleet.targets))]
-    job = _Fleet(fleet, folder, [one.posting for one in planned], phases, progress, f"./drill fleet {path}")
+    job = _Fleet(
+        fleet, folder, [one.posting for one in planned], phases, progress, shlex.join(["./drill", "fleet", str(path)])
+    )
     with terminable():
         try:
             bodies = job.checked(planned)
@@ -104,9 +120,9 @@ def resume_fleet(settings: Settings, fleet: str, tell: Telling, progress: Progre
     Raises BadInput where there is no such fleet in the folder of runs.
     """
     began, phases = time.monotonic(), Phases()
+    state = _written_down(settings.runs, fleet)
     folder = settings.runs / fleet
-    posts, within = _written_down(folder, fleet)
-    postings = [Posting(post, folder, tell, within) for post in posts]
+    postings = [Posting(post, folder, tell, state.start_within) for post in state.posts]
     job = _Fleet(fleet, folder, postings, phases, progress, shlex.join(["./drill", "fleet", "--resume", fleet]))
     with terminable():
         try:
@@ -128,7 +144,7 @@ def _planned(loaded: LoadedFleet, index: int, fleet: str, folder: Path, tell: Te
     target = loaded.fleet.targets[index]
     where = loaded.where("targets", index, "experiment")
     try:
-        file = _file(loaded, target)
+        file = _file(loaded, index)
     except BadInput as error:
         raise BadInput(error.slug, error.fact, expected=error.expected, remedy=error.remedy, where=where) from error
     read = loading.load(file)
@@ -154,22 +170,37 @@ def _planned(loaded: LoadedFleet, index: int, fleet: str, folder: Path, tell: Te
         fleet, target.name, experiment.name, text,
         (f"--profile={profile}", f"--responder={responder}", *peers), experiment.profiles[profile].timeout,
     )  # fmt: skip
-    kubeconfig = str(loaded.beside(target.kubeconfig).resolve()) if target.kubeconfig else None
     post = Post(
-        target.name, experiment.name, experiment.namespace, job_name(fleet, target.name),
-        "local" if target.local else "kind" if target.kind else "context",
-        target.local or target.kind or "", target.context, kubeconfig,
+        target=target.name, experiment=experiment.name, namespace=experiment.namespace,
+        job=job_name(fleet, target.name), cluster="local" if target.local else "kind" if target.kind else "context",
+        name=target.local or target.kind or "", context=target.context,
+        kubeconfig=_beside(loaded, index, "kubeconfig", target.kubeconfig) if target.kubeconfig else None,
     )  # fmt: skip
     posting = Posting(post, folder, tell, loaded.fleet.start_within)
     expected = _POD + expected_seconds(experiment, profile)
     return _Planned(posting, order, experiment, target.prometheus or PROMETHEUS, expected)
 
 
-def _file(loaded: LoadedFleet, target: Target) -> Path:
+def _file(loaded: LoadedFleet, index: int) -> Path:
     from harness import loading
 
-    named = target.experiment
-    return loading.find(str(loaded.beside(named).resolve()) if named.endswith((".yaml", ".yml")) else named, ROOT)
+    named = loaded.fleet.targets[index].experiment
+    is_path = named.endswith((".yaml", ".yml"))
+    return loading.find(_beside(loaded, index, "experiment", named) if is_path else named, ROOT)
+
+
+def _beside(loaded: LoadedFleet, index: int, field: str, path: str) -> str:
+    """The absolute path that a target means. Raises BadInput where there can be none."""
+    try:
+        return str(loaded.beside(path).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a character that none has
+        raise BadInput(
+            "unreadable",
+            f"there is no way to {path[:200]!r}: {getattr(error, 'strerror', None) or error}",
+            expected="the path of a file, which starts beside this one",
+            remedy="correct the path",
+            where=loaded.where("targets", index, field),
+        ) from error
 
 
 def _cronjob() -> Json:
@@ -181,18 +212,38 @@ def _cronjob() -> Json:
     return body
 
 
-def _written_down(folder: Path, fleet: str) -> tuple[list[Post], float]:
+def _written_down(runs: Path, fleet: str) -> _State:
+    """What a fleet wrote down. Raises BadInput where it is none of this folder, or not what was written."""
+    from harness.engine.jobs import job_name
+
+    if not _FLEET.fullmatch(fleet):
+        raise _no_fleet(runs, fleet, f"{fleet[:80]!r} is not what a fleet is called")
+    path = runs / fleet / STATE
     try:
-        state = json.loads((folder / STATE).read_bytes())
-        return [post_of(one) for one in state["posts"]], float(state["start_within"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadInput(
-            "no-such-fleet",
-            f"{folder / STATE} is not what a fleet writes down: {type(error).__name__}",
-            expected="the id of a fleet that was started from here, like fleet-20261126-100312-93fd",
-            remedy=f"`ls -d {folder.parent}/fleet-*` lists them; the Jobs in a cluster: kubectl -n drill-system get "
-            f"jobs -l drill.internal/fleet={fleet}",
-        ) from error
+        with path.open("rb") as file:
+            raw = file.read(_STATE_BYTES + 1)
+        state = _State.model_validate_json(raw, strict=True)
+    except OSError as error:
+        raise _no_fleet(runs, fleet, f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        why = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+        raise _no_fleet(runs, fleet, f"{path} is not what a fleet writes down: {why}") from error
+    targets = [post.target for post in state.posts]
+    ours = [job_name(fleet, target) for target in targets]
+    if state.fleet != fleet or len({*targets}) < len(targets) or [post.job for post in state.posts] != ours:
+        raise _no_fleet(runs, fleet, f"{path} is not what {fleet} wrote down: another fleet's, or changed since")
+    return state
+
+
+def _no_fleet(runs: Path, fleet: str, fact: str) -> BadInput:
+    jobs = f"-l drill.internal/fleet={fleet}" if _FLEET.fullmatch(fleet) else "-l app=drill-fleet"
+    return BadInput(
+        "no-such-fleet",
+        fact,
+        expected="the id of a fleet that was started from here, like fleet-20261126-100312-93fd",
+        remedy=f"`ls -d {runs}/fleet-*` lists them; the Jobs in a cluster: kubectl -n drill-system get jobs {jobs}",
+    )
 
 
 # The fleet
@@ -251,10 +302,12 @@ class _Fleet:
         from harness.report.render import keep
 
         # What was refused before is no part of it.
-        posts = [one.post.as_data() for one in self.postings if one.result is None]
-        body = {"fleet": self.fleet, "start_within": self.postings[0].start_within, "posts": posts}
+        posts = tuple(one.post for one in self.postings if one.result is None)
+        if not posts:
+            return
+        state = _State(fleet=self.fleet, start_within=self.postings[0].start_within, posts=posts)
         try:
-            keep({STATE: json.dumps(body, indent=2).encode()}, self.folder)
+            keep({STATE: state.model_dump_json(indent=2).encode()}, self.folder)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
 
@@ -273,8 +326,8 @@ class _Fleet:
                     Thread(target=_gone, args=(way, over), name=f"drill-fleet-{name}", daemon=True).start()
                 _await(ended)
             except KeyboardInterrupt:
-                self._call_off()
                 try:
+                    self._call_off()
                     _await(ended)
                 except KeyboardInterrupt:
                     for one in self.postings:

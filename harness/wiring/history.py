@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.clock import Instant
 from harness.core.errors import BadInput, DrillError
 from harness.report.wording import inert_line
 from harness.wiring.commands import namespaces_of
@@ -96,17 +97,27 @@ def report_run(settings: Settings, run: str) -> RunOutcome:
 
     Raises BadInput where neither has it, and what judging raises.
     """
-    from harness.adapters.system_clock import SystemClock
-    from harness.engine import notes, results
-
     folder = settings.runs / run
     was_fetched = (folder / _FETCHED).is_file()
     if ((folder / "journal.jsonl").is_file() and not was_fetched) or "/" in run or run == "latest":
         return judge_run(folder if "/" not in run else Path(run))
-    clock = SystemClock()
+    return fetch_run(settings, run)
+
+
+def fetch_run(settings: Settings, run: str, *, since: Instant = 0.0) -> RunOutcome:
+    """The judgement of a run by the journal that the cluster keeps, whatever lies in the folder of runs. What was kept
+    before `since`, by the API server's clock, is not looked at.
+
+    Raises BadInput where the cluster has none (no-such-run), and what judging raises.
+    """
+    from harness.adapters.system_clock import SystemClock
+    from harness.engine import notes, results
+
+    folder, clock = settings.runs / run, SystemClock()
     cluster = connect(settings, existing_access(settings), clock)
     try:
-        kept = [one for one in results.stored(cluster, namespaces_of(settings, cluster)) if one.run_id == run]
+        known = results.stored(cluster, namespaces_of(settings, cluster))
+        kept = [one for one in known if one.run_id == run and one.created >= since]
         if not kept:
             raise BadInput(
                 "no-such-run",

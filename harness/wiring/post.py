@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Timer
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from harness.core.clock import Instant
 from harness.core.errors import DrillError, ExitCode, Internal, Unreachable, worst
+from harness.core.experiment import Frozen, Name
 from harness.core.transcript import Transcript
 from harness.report.junit import Run
 from harness.report.series import ENVIRONMENT, NOT_RUN, Outcome
-from harness.wiring.history import report_run
+from harness.wiring.history import fetch_run
 from harness.wiring.judging import report_of
 from harness.wiring.series import failed
 from harness.wiring.settings import RunOutcome, Settings, connect, existing_access
@@ -28,20 +31,24 @@ if TYPE_CHECKING:
 
 SWEPT_WITHIN = 90.0
 """Seconds for which the sweeper is waited for, once a pod has died without putting things back."""
+LOG_BYTES = 256 * 1024 * 1024
+"""How much is kept of what a pod says: as much as of a journal."""
+_LINE_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Frozen):
     """Where a target's drill is: all that it takes to find it again from its cluster."""
 
-    target: str
-    experiment: str
-    namespace: str
+    target: Name
+    experiment: Name
+    namespace: Name
     job: str
     cluster: Literal["local", "kind", "context"]
-    name: str
-    context: str | None
-    kubeconfig: str | None
+    name: str = ""
+    context: str | None = None
+    kubeconfig: str | None = None
+    since: Instant = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """When its cluster was last known to have no run of it, by the API server's clock."""
 
     def settings(self, runs: Path) -> Settings:
         """How the cluster is reached; what is fetched of it goes below `runs`."""
@@ -54,18 +61,6 @@ class Post:
     def label(self) -> str:
         """What it is called in tables."""
         return f"{self.target}: {self.experiment}"
-
-    def as_data(self) -> dict[str, Any]:
-        """JSON-able data, of which `post_of` makes it again."""
-        return dataclasses.asdict(self)
-
-
-def post_of(body: Any) -> Post:
-    """The post in data that was kept. Raises ValueError where there is none in it."""
-    try:
-        return Post(**body)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +113,12 @@ class Posting:
         """The Job, with the image that the cluster's sweeper runs; the API server was asked whether it would take it.
         Raises DrillError."""
         from harness.engine.jobs import image_of, job_of
+        from harness.engine.undo_records import created_at
 
         cluster = self._connected()
         body = job_of(order, cronjob, image_of(cluster))
-        cluster.create(body, dry_run=True)
+        since = created_at(cluster.create(body, dry_run=True))
+        self.post = self.post.model_copy(update={"since": since})
         return body
 
     # ------------------------------------------------------------------------------------------- the drill
@@ -191,16 +188,15 @@ class Posting:
         from harness.engine.jobs import Attendance, Ended
 
         cluster, transcript = self._connected(), Transcript()
-        log = self.folder / f"{self.post.target}.jsonl"
         self._attendance = Attendance(
-            cluster, self.post.job, cluster.follow, self._listener(log, transcript), self._say, self.start_within
+            cluster, self.post.job, cluster.follow, self._listener(transcript), self._say, self.start_within
         )
         if begin(cluster):
-            log.unlink(missing_ok=True)
+            self._log.unlink(missing_ok=True)
             ended = self._attendance.attend()
         else:
             ended = Ended(None, "called-off" if self._called_off.is_set() else "job-gone", "there is no Job of it")
-            _reread(log, transcript)
+            _reread(self._log, transcript)
         return self._judged(cluster, transcript, ended)
 
     def _judged(self, cluster: Cluster, transcript: Transcript, ended: Ended) -> Result:
@@ -213,25 +209,45 @@ class Posting:
             _outwait_lock(cluster, self.post.namespace)
         outcome = self._reported(transcript.run_id) if transcript.run_id else None
         if outcome is not None:
-            codes = [outcome.exit_code, *([transcript.exit_code] if transcript.exit_code else ())]
-            why = outcome.row.why or (f"{ended.slug}: {ended.why}" if died and ended.slug else "")
-            row = replace(outcome.row, experiment=self.post.label, why=why)
-            return Result(Run(row, report_of(outcome.folder)), worst(codes))
+            return self._of_run(outcome, transcript, ended)
         if transcript.error is not None:
             self.fail(transcript.error)
             assert self.result is not None  # noqa: S101 - `fail` has just set it
             return self.result
-        if ended.slug in {"called-off", "job-gone"}:
+        if transcript.run_id:
+            why = f"{transcript.run_id} is said to have run, and its cluster keeps no journal of it"
+            return self._none(ENVIRONMENT, f"no-journal: {why}")
+        if self._called_off.is_set():
+            return self._none(NOT_RUN, ended.why or "it was called off before its run had begun")
+        if ended.slug == "job-gone":
             return self._none(NOT_RUN, ended.why)
         why = ended.why or transcript.strange or f"its pod ended with exit code {ended.code}"
         return self._none(ENVIRONMENT, f"{ended.slug}: {why}" if ended.slug else why)
 
+    def _of_run(self, outcome: RunOutcome, transcript: Transcript, ended: Ended) -> Result:
+        """The result of a run that has a journal. What the pod says weighs only where it is worse."""
+        died, error = transcript.exit_code is None, transcript.error
+        said = [] if transcript.exit_code is None else [transcript.exit_code, *_known(ended.code)]
+        code = worst([outcome.exit_code, *said])
+        if error is None and code is not outcome.exit_code:
+            error = Internal(
+                "pod-disagrees",
+                f"its pod ended with exit code {int(code)}, and its journal says {int(outcome.exit_code)}",
+                expected="one word of both",
+                remedy=f"see what it said in the end: {self._log}",
+            )
+        why = outcome.row.why or (f"{ended.slug}: {ended.why}" if died and ended.slug else error.slug if error else "")
+        row = replace(outcome.row, experiment=self.post.label, why=why)
+        return Result(Run(row, report_of(outcome.folder), error, str(outcome.folder)), code)
+
     def _reported(self, run_id: str) -> RunOutcome | None:
-        """The run's judgement from the journal in its cluster; None where it was refused before anything was kept."""
+        """The run's judgement from the journal in its cluster; None where it keeps none of this drill."""
         from harness.core.errors import BadInput
 
+        if run_id[16:-5] != self.post.experiment:
+            return None
         try:
-            return report_run(self.post.settings(self.folder), run_id)
+            return fetch_run(self.post.settings(self.folder / self.post.target), run_id, since=self.post.since)
         except BadInput as error:
             if error.slug != "no-such-run":
                 raise
@@ -240,10 +256,20 @@ class Posting:
     def _none(self, word: str, why: str, *, final: bool = True) -> Result:
         return Result(Run(Outcome(self.post.label, word, why=why)), ExitCode.UNDECIDED, final)
 
-    def _listener(self, log: Path, transcript: Transcript) -> Callable[[str], None]:
+    @property
+    def _log(self) -> Path:
+        return self.folder / f"{self.post.target}.jsonl"
+
+    def _listener(self, transcript: Transcript) -> Callable[[str], None]:
+        room = LOG_BYTES
+
         def on_line(line: str) -> None:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            nonlocal room
+            raw = f"{line}\n".encode(errors="replace")
+            room -= len(raw)
+            if room >= 0:
+                with self._log.open("ab") as file:
+                    file.write(raw)
             found = transcript.read(line)
             if isinstance(found, str):
                 self._say(found)
@@ -265,9 +291,13 @@ class Posting:
 
 
 def _reread(log: Path, transcript: Transcript) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for line in log.read_text(encoding="utf-8").splitlines():
-            transcript.read(line)
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        while raw := file.readline(_LINE_BYTES):
+            transcript.read(raw.decode("utf-8", "replace"))
+
+
+def _known(code: int | None) -> list[ExitCode]:
+    return [one for one in ExitCode if one == code]
 
 
 def _outwait_lock(cluster: Cluster, namespace: str) -> None:

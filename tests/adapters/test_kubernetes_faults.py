@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from harness.adapters.kubernetes import KubeCluster, Timing
+from harness.adapters.kubernetes.client import LOG_LINE
 from harness.core.errors import BadInput, DrillError, Unreachable
 from harness.ports.cluster import (
     AlreadyExists,
@@ -446,3 +447,52 @@ def test_outside_of_a_pod_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(BadInput):
         KubeCluster.in_cluster(now=time.time)
+
+
+# A pod's log as it comes
+
+
+def followed(made: KubeCluster, skip: int = 0) -> list[str]:
+    return list(made.follow("shop", "till-1", skip, Flag()))
+
+
+def test_a_log_is_followed_line_by_line_and_taken_up_behind_what_was_read() -> None:
+    log = stream(b"one\ntw", b"o\n\n  \nthr", b"\xc3\xa9e\xff\n")
+    with cluster(log) as (made, server):
+        assert followed(made) == ["one", "two", "thr\u00e9e\ufffd"]
+        assert followed(made, 2) == ["thr\u00e9e\ufffd"]
+        assert followed(made, 3) == []
+    path, query = urlsplit(server.asked[0][1]).path, parse_qs(urlsplit(server.asked[0][1]).query)
+    assert (path, query) == ("/api/v1/namespaces/shop/pods/till-1/log", {"follow": ["true"]})
+
+
+def test_a_log_that_breaks_hands_on_what_came_and_no_half_line() -> None:
+    for log in (stream(b"one\ntwo\nthr", then="cut"), stream(b"one\ntwo\nthr")):
+        with cluster(log) as (made, _):
+            lines = made.follow("shop", "till-1", 0, Flag())
+            assert list(islice(lines, 2)) == ["one", "two"]
+            with pytest.raises(Unreachable):
+                next(lines)
+
+
+def test_of_a_line_without_end_the_beginning_is_kept_and_the_next_one_whole() -> None:
+    long = b"x" * (LOG_LINE // 4)
+    with cluster(stream(b"one\n", *[long] * 40, b"y\ntwo\n")) as (made, _):
+        found = followed(made)
+    assert [len(line) for line in found] == [3, LOG_LINE, 3]
+    assert set(found[1]) == {"x"}
+
+
+def test_whoever_follows_a_log_may_stop_between_two_lines() -> None:
+    stop = Flag()
+    with cluster(stream(b"one\n", b"two\n", then="silence")) as (made, _):
+        lines = made.follow("shop", "till-1", 0, stop)
+        assert next(lines) == "one"
+        stop.set()
+        assert list(lines) == []
+
+
+def test_a_log_of_no_pod_is_told() -> None:
+    missing = {"kind": "Status", "reason": "NotFound", "message": 'pods "till-1" not found', "code": 404}
+    with cluster(answer(missing, 404)) as (made, _), pytest.raises(NotFound):
+        followed(made)

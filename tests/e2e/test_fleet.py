@@ -87,7 +87,7 @@ def seen(product: Product, target: str, kind: str, more: str = "") -> bool:
 
 
 def history(product: Product, run: str) -> History:
-    (path,) = product.runs.glob(f"fleet-*/{run}/journal.jsonl")
+    (path,) = product.runs.glob(f"fleet-*/*/{run}/journal.jsonl")
     return History(decode(line) for line in path.read_text(encoding="utf-8").splitlines())
 
 
@@ -161,4 +161,7 @@ def test_a_fleet_that_is_called_off_has_every_drill_undo_what_it_did(product: Pr
     assert run.is_clean is True
     assert jobs(product) == ""
     (folder,) = product.runs.glob("fleet-*")
-    assert json.loads((folder / run.start.run_id / "report.json").read_bytes())["headline"]["verdict"] == "UNDECIDED"
+    assert (
+        json.loads((folder / "one" / run.start.run_id / "report.json").read_bytes())["headline"]["verdict"]
+        == "UNDECIDED"
+    )

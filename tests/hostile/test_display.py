@@ -212,6 +212,22 @@ def test_no_stranger_reaches_the_terminal_of_a_run(
     assert not acting(RICH.sub("", drawn))
 
 
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_no_stranger_reaches_the_terminal_of_a_fleet(stream: Callable[[], io.StringIO]) -> None:
+    out, told = stream(), io.StringIO()
+    with Screen(out, "text", {"TERM": "xterm-256color"}) as screen, Screen(told, "json") as programs:
+        for record in history(journals.oom_workers):
+            screen.of("berlin", record)
+            programs.of("berlin", record)
+    shown = RICH.sub("", out.getvalue())
+    assert "berlin: effect: " in shown
+    assert not acting(shown)
+    assert not acting(told.getvalue())
+    bodies = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert {body.pop("target") for body in bodies} == {"berlin"}
+    assert [decode(json.dumps(body)) for body in bodies] == list(history(journals.oom_workers))
+
+
 def test_no_stranger_reaches_the_terminal_through_an_answer() -> None:
     for output in ("text", "json"):
         stream = io.StringIO()

@@ -64,6 +64,19 @@ def test_a_pipe_gets_one_plain_line_per_notable_event() -> None:
     assert text.splitlines()[-1].endswith("ended      timeout: over")
 
 
+def test_of_several_drills_only_what_matters_is_told_each_with_its_target() -> None:
+    out = io.StringIO()
+    with Screen(out, "text", TTY) as screen:
+        for record in Drill().ended().history:
+            screen.of("berlin", record)
+            screen.of("oslo", record)
+    lines = [line[8:].strip().split(": ") for line in out.getvalue().splitlines() if line[:1].isdigit()]
+    topics = {target: [topic for whose, topic, *_ in lines if whose == target] for target in ("berlin", "oslo")}
+    assert topics["berlin"] == topics["oslo"], "what was told of one is news of the other"
+    assert {"alert", "ended"} <= {*topics["berlin"]}
+    assert {"responder", "pods", "check"}.isdisjoint(topics["berlin"])
+
+
 def test_a_pipe_gets_a_sign_of_life_when_nothing_happens() -> None:
     out, tick = io.StringIO(), Tick()
     live = LineLive(Lines(out), tick)

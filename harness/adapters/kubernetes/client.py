@@ -36,6 +36,8 @@ T = TypeVar("T")
 _DRY = (("dryRun", "All"),)
 _LOG_SILENCE = 60.0
 _LOG_BYTES = 256 * 1024
+LOG_LINE = 1024 * 1024
+"""Bytes that are kept of a line of a log that is followed: the longest that a drill writes holds its experiment."""
 _CONFIG_BYTES = 4 * 1024 * 1024
 
 
@@ -256,13 +258,14 @@ class KubeCluster:
         return self._patient(read).body.decode("utf-8", "replace")
 
     def follow(self, namespace: str, pod: str, skip: int, stop: Flag) -> Iterator[str]:
-        """A pod's log lines as they come, without the first `skip`, until the log ends. The flag is looked at between
-        two lines. Raises NotFound where there is no such pod, and Unreachable where the stream breaks, or brings
-        nothing for a minute: whoever follows asks again, behind the lines that it has."""
+        """A pod's log lines as they come, without the first `skip`, until the log ends; of a line that is too long, its
+        beginning. The flag is looked at between two lines. Raises NotFound where there is no such pod, and Unreachable
+        where the stream breaks, or brings nothing for a minute: whoever follows asks again, behind the lines that it
+        has."""
         path, asked = kind_of("Pod").path(namespace, pod) + "/log", Asked(f"log of pod/{pod} in {namespace}")
         response = self._wire.open(path, asked, query=[("follow", "true")], silence=_LOG_SILENCE)
         try:
-            for number, line in enumerate(self._wire.lines(response, asked)):
+            for number, line in enumerate(self._wire.lines(response, asked, keep=LOG_LINE)):
                 if stop.is_set():
                     return
                 if number >= skip:

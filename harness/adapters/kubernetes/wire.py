@@ -124,13 +124,18 @@ class Wire:
             raise unreachable(asked, str(error), sent=True, transient=False) from error
         return response.response  # type: ignore[no-any-return]
 
-    def lines(self, response: BaseHTTPResponse, asked: Asked) -> Any:
-        """The stream's non-empty lines as they come. Raises Transient where it is cut inside a line."""
+    def lines(self, response: BaseHTTPResponse, asked: Asked, *, keep: int | None = None) -> Iterator[bytes]:
+        """The stream's non-empty lines as they come, of each no more than the first `keep` bytes. Without it, one that
+        has no end is an error. Raises Transient where the stream is cut inside a line."""
         rest = b""
         try:
             for chunk in response.stream(65536):
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from (line for line in whole if line.strip())
+                *whole, last = chunk.split(b"\n")
+                for piece in whole:
+                    line, rest = _joined(rest, piece, keep), b""
+                    if line.strip():
+                        yield line
+                rest = _joined(rest, last, keep)
                 if len(rest) > LINE_BYTES:
                     raise unreachable(
                         asked, f"a line of the stream has over {LINE_BYTES // 1024 // 1024} MiB", sent=True
@@ -163,6 +168,10 @@ class Wire:
         certificate = "CERTIFICATE" in text.upper()
         sent = not (isinstance(error, self._never_sent) or certificate)
         return unreachable(asked, text.replace("\n", " "), sent=sent, transient=not certificate)
+
+
+def _joined(rest: bytes, piece: bytes, keep: int | None) -> bytes:
+    return rest + (piece if keep is None else piece[: max(0, keep - len(rest))])
 
 
 def _whole(response: BaseHTTPResponse) -> bytes:
