@@ -104,11 +104,12 @@ def run_fleet(settings: Settings, path: Path, tell: Telling, progress: Progress)
     with terminable():
         try:
             bodies = job.checked(planned)
-            job.write_down()
-            longest = max(one.order.timeout for one in planned)
-            progress.say(f"{fleet}: {job.told()}; each ends by itself within {longest / 60:.0f} min and its undo")
-            ways = {name: partial(posting.go, body) for name, (posting, body) in bodies.items()}
-            job.see_through(ways, max(one.expected for one in planned))
+            if begun := [one for one in planned if one.posting.post.target in bodies]:
+                job.write_down()
+                longest = max(one.order.timeout for one in begun)
+                progress.say(f"{fleet}: {job.told()}; each ends by itself within {longest / 60:.0f} min and its undo")
+                ways = {name: partial(posting.go, body) for name, (posting, body) in bodies.items()}
+                job.see_through(ways, max(one.expected for one in begun))
         finally:
             job.close()
     return job.outcome(time.monotonic() - began)
@@ -259,8 +260,8 @@ class _Fleet:
     command: str
 
     def told(self) -> str:
-        """Who is in it, as one sentence."""
-        return ", ".join(f"{one.post.target} ({one.post.experiment})" for one in self.postings)
+        """Who is in it and may go on, as one sentence."""
+        return ", ".join(f"{one.post.target} ({one.post.experiment})" for one in self.postings if one.result is None)
 
     def checked(self, planned: Sequence[_Planned]) -> dict[str, tuple[Posting, Json]]:
         """The Jobs of those targets whose clusters let them start. Raises Refused where two would collide."""
