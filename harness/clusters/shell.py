@@ -64,7 +64,10 @@ def run(argv: Sequence[str], *, timeout: float = 30, stdin: str | None = None) -
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
         if is_full(words):
-            raise disk_full(f"`{argv[0]}` says: {words.splitlines()[-1]}")
+            raise disk_full(
+                f"`{argv[0]}` says: {words.splitlines()[-1]}",
+                remedy="make room on the disk of the folder that it names, then the same command again",
+            )
         raise Unreachable(
             "tool-failed",
             f"`{' '.join(argv)}` ended with exit code {done.returncode}: {words}",

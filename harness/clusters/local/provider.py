@@ -150,8 +150,7 @@ class LocalCluster:
             if free >= machine.LEAST_BYTES:
                 raise
             raise disk_full(
-                f"{free >> 20} MiB are left under {self._layout.root}, and the cluster does not start: "
-                f"{error.fact.splitlines()[0]}",
+                f"{free >> 20} MiB are left under {self._layout.root}, and the cluster does not start",
                 remedy="make room on that disk, then the same command again",
             ) from error
 
