@@ -379,13 +379,14 @@ class KindCluster:
         if stopped:
             step.update(f"starting {', '.join(stopped)}")
             self._tool(["docker", "start", *stopped], _READY_SECONDS)
-        deadline = time.monotonic() + (_READY_SECONDS if stopped else _LOOK_SECONDS)
+        step.update("API server")  # which may be on its way back, say from a disk that was full
+        deadline = time.monotonic() + _READY_SECONDS
         pause = threading.Event()
         while True:
             try:
                 self._tool([*self._kubectl(), "get", "--raw", "/readyz"], _LOOK_SECONDS)
-            except DrillError:
-                if time.monotonic() > deadline:
+            except DrillError as error:
+                if error.slug != "tool-failed" or time.monotonic() > deadline:
                     raise
                 pause.wait(_PAUSE_SECONDS)
             else:

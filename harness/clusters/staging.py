@@ -298,16 +298,12 @@ def _wait_rollout(kubectl: Kubectl) -> None:
     """Wait, by kubectl's watch, until every Deployment of both namespaces is rolled out."""
 
     def watch(namespace: str) -> subprocess.CompletedProcess[str]:
-        return kubectl.run(
-            "rollout",
-            "status",
-            "deployment",
-            "--namespace",
-            namespace,
-            f"--selector={LABEL}={PART_OF}",
-            f"--timeout={_ROLLOUT_TIMEOUT:.0f}s",
-            timeout=_ROLLOUT_TIMEOUT + 10,
-        )
+        limits = (f"--selector={LABEL}={PART_OF}", f"--timeout={_ROLLOUT_TIMEOUT:.0f}s")
+        words = ("rollout", "status", "deployment", "--namespace", namespace, *limits)
+        try:
+            return kubectl.run(*words, timeout=_ROLLOUT_TIMEOUT + 10)
+        except Unreachable as error:  # its limit counts anew for each of them
+            return subprocess.CompletedProcess(words, 1, "", error.fact)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         results = list(pool.map(watch, (NAMESPACE, MONITORING)))
@@ -315,35 +311,54 @@ def _wait_rollout(kubectl: Kubectl) -> None:
         return
     last = "; ".join(done.stderr.strip().splitlines()[-1] for done in results if done.stderr.strip())
     unready = _unready(kubectl)
-    for namespace, name, _ in unready:
-        words = kubectl.run("logs", name, "--namespace", namespace, "--tail=20", "--all-containers").stdout
-        full = [line.strip() for line in words.splitlines() if is_full(line)]
+    for pod in unready:
+        full = [line.strip() for line in _words_of(kubectl, pod).splitlines() if is_full(line)]
         if full:
             raise disk_full(
-                f"pod {name} says: {full[-1]}",
+                f"pod {pod.name}: {full[-1]}",
                 remedy="make room on the disk of the cluster's node (Docker's, or that of the local cluster's state), "
                 "then the same command again",
             )
     raise Unreachable(
         "staging-not-ready",
         f"the staging system did not roll out: {last}. Not ready: "
-        + (", ".join(f"{name} ({why})" for _, name, why in unready) or "no pod"),
+        + (", ".join(f"{pod.name} ({pod.why})" for pod in unready) or "no pod"),
         expected=f"every Deployment available within {_ROLLOUT_TIMEOUT:.0f} s",
         remedy=f"kubectl --namespace {NAMESPACE} get pods; kubectl describe the one that is not ready",
     )
 
 
-def _unready(kubectl: Kubectl) -> list[tuple[str, str, str]]:
-    """Namespace and name of each pod that is not ready, and why it is not."""
+@dataclass(frozen=True, slots=True)
+class _Unready:
+    """A pod that is not ready: in a word why, and what the node says of it at length."""
+
+    namespace: str
+    name: str
+    why: str
+    words: str
+
+
+def _words_of(kubectl: Kubectl, pod: _Unready) -> str:
+    """What the node and the pod itself say."""
+    try:
+        logs = kubectl.run("logs", pod.name, "--namespace", pod.namespace, "--tail=20", "--all-containers").stdout
+    except Unreachable:
+        return pod.words
+    return f"{pod.words}\n{logs}"
+
+
+def _unready(kubectl: Kubectl) -> list[_Unready]:
+    """The pods that are not ready."""
     out = kubectl.must("get", "pods", "--all-namespaces", f"--selector={LABEL}={PART_OF}", "--output=json")
-    found: list[tuple[str, str, str]] = []
+    found: list[_Unready] = []
     for pod in json.loads(out)["items"]:
         states = pod.get("status", {}).get("containerStatuses", [])
         if states and all(state.get("ready") for state in states):
             continue
-        waiting = [why["reason"] for state in states if (why := state.get("state", {}).get("waiting"))]
-        why = ", ".join(waiting) or pod.get("status", {}).get("phase", "?")
-        found.append((pod["metadata"]["namespace"], pod["metadata"]["name"], why))
+        waiting = [waits for state in states if (waits := state.get("state", {}).get("waiting"))]
+        why = ", ".join(waits["reason"] for waits in waiting) or pod.get("status", {}).get("phase", "?")
+        words = "\n".join(waits.get("message", "") for waits in waiting)
+        found.append(_Unready(pod["metadata"]["namespace"], pod["metadata"]["name"], why, words))
     return found
 
 

@@ -164,6 +164,27 @@ def test_what_does_not_come_up_on_a_full_disk_is_the_disks_fault(tmp_path: Path,
     assert ("100 MiB are free for /var/lib/docker" in caught.value.fact) == (slug == "disk-full")
 
 
+def test_an_api_server_on_its_way_back_is_waited_for_and_a_full_disk_is_not(tmp_path: Path) -> None:
+    ready = "docker exec --interactive demo-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw"
+    tools = FakeTools({"kind get clusters": (0, "demo"), ready: (1, "[-]etcd failed: reason withheld")})
+    looks = [0]
+
+    def run(argv: Sequence[str], seconds: float, stdin: str | None) -> subprocess.CompletedProcess[str]:
+        done = tools.run(argv, seconds, stdin)
+        if done.returncode:
+            looks[0] += 1
+            tools.answers[ready] = (0, "ok") if looks[0] == 2 else tools.answers[ready]
+        return done
+
+    KindCluster("demo", run=run, find=tools.find, state_folder=tmp_path, now=lambda: BORN).up(Silent())
+    assert len(tools.lines(ready)) == 3
+    tools.answers[ready] = (126, "OCI runtime exec failed: write /x: no space left on device: unknown")
+    with pytest.raises(Unreachable) as caught:
+        tools.cluster(tmp_path).up(Silent())
+    assert caught.value.slug == "disk-full"
+    assert len(tools.lines(ready)) == 4, "it does not go away by waiting"
+
+
 def test_the_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
     assert (free_bytes(tmp_path) or 0) > 0
     assert free_bytes(tmp_path / "absent") is None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.clusters import rootfs, staging, staging_image
-from harness.clusters.kubectl import checkout, rolled_out
+from harness.clusters.kubectl import Kubectl, checkout, rolled_out
 from harness.clusters.provider import Access, ClusterProvider
 from harness.core.errors import BadInput, DrillError, Refused, Unreachable
 from harness.ports.progress import Progress, Silent
@@ -233,16 +234,19 @@ def test_what_had_not_come_up_in_time_is_left_alone_during_a_drill(cluster: Fake
 
 
 @pytest.mark.parametrize(
-    ("words", "slug"),
+    ("words", "message", "slug"),
     [
-        ("level=info msg=starting\nlevel=error err='open /data/x: no space left on device'\n", "disk-full"),
-        ("level=error err='no such host'\n", "staging-not-ready"),
+        ("level=info msg=starting\nlevel=error err='open /data/x: no space left on device'\n", "", "disk-full"),
+        ("", "failed to create containerd container: write /x: no space left on device", "disk-full"),
+        ("level=error err='no such host'\n", "back-off 10s", "staging-not-ready"),
     ],
 )
-def test_pods_that_do_not_come_up_for_a_full_disk_are_told(cluster: FakeKubectl, words: str, slug: str) -> None:
+def test_pods_that_do_not_come_up_for_a_full_disk_are_told(
+    cluster: FakeKubectl, words: str, message: str, slug: str
+) -> None:
     declare(cluster, deployment(availableReplicas=4))
     cluster.answer("rollout status", err="error: timed out", rc=1)
-    waits = [{"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]
+    waits = [{"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": message}}}]
     meta = {"name": "worker-1", "namespace": "nova-staging"}
     cluster.answer("get pods", out=json.dumps({"items": [{"metadata": meta, "status": {"containerStatuses": waits}}]}))
     cluster.answer("logs worker-1 --namespace nova-staging", out=words)
@@ -250,6 +254,24 @@ def test_pods_that_do_not_come_up_for_a_full_disk_are_told(cluster: FakeKubectl,
         deploy(cluster)
     assert caught.value.slug == slug
     assert "worker-1" in caught.value.fact
+
+
+def test_a_rollout_that_outlasts_kubectl_is_looked_into_as_well(
+    cluster: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Kubectl.run
+
+    def run(self: Kubectl, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        if args[:2] == ("rollout", "status"):
+            raise Unreachable("cluster-silent", "it did not end", expected="an end", remedy="look")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Kubectl, "run", run)
+    declare(cluster, deployment(availableReplicas=4))
+    cluster.answer("get pods", out=json.dumps({"items": []}))
+    with pytest.raises(Unreachable, match="it did not end") as caught:
+        deploy(cluster)
+    assert caught.value.slug == "staging-not-ready"
 
 
 def test_secrets_are_made_once_and_never_on_a_command_line(cluster: FakeKubectl) -> None:
