@@ -6,6 +6,7 @@ What was started is written down first, so that a fleet that was left can be tak
 
 from __future__ import annotations
 
+import importlib
 import re
 import secrets
 import shlex
@@ -45,6 +46,7 @@ _FLEET = re.compile(r"fleet-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 CRONJOB = ("manifests", "gameday", "cronjob.yaml")
 _POD = 5.0
 """Seconds until a pod runs, and until its result is here."""
+_CIRCLES = ("kubernetes.client.api.version_api", "kubernetes.client.models.version_info", "jinja2")
 _HEARD = 0.2
 """Seconds after which a signal is heard at the latest."""
 
@@ -95,6 +97,7 @@ def run_fleet(settings: Settings, path: Path, tell: Telling, progress: Progress)
 
     began, phases = time.monotonic(), Phases()
     loaded = loading.load_fleet(path)
+    _import_circles()
     fleet = f"fleet-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     folder = settings.runs / fleet
     planned = [_planned(loaded, index, fleet, folder, tell) for index in range(len(loaded.fleet.targets))]
@@ -122,6 +125,7 @@ def resume_fleet(settings: Settings, fleet: str, tell: Telling, progress: Progre
     """
     began, phases = time.monotonic(), Phases()
     state = _written_down(settings.runs, fleet)
+    _import_circles()
     folder = settings.runs / fleet
     postings = [Posting(post, folder, tell, state.start_within) for post in state.posts]
     job = _Fleet(fleet, folder, postings, phases, progress, shlex.join(["./drill", "fleet", "--resume", fleet]))
@@ -377,6 +381,14 @@ class _Fleet:
             self.fleet, rows, table(rows, first="target: experiment"), word(job), job.exit_code, self.phases.seconds,
             seconds, files, open_,
         )  # fmt: skip
+
+
+def _import_circles() -> None:
+    """Import here what targets need on threads of their own. The modules of these packages import each other in
+    circles, and where several threads begin such a circle at once, Python may break it with an error
+    (`_DeadlockError` in importlib._bootstrap)."""
+    for name in _CIRCLES:
+        importlib.import_module(name)
 
 
 def _tried(posting: Posting, act: Callable[[], None]) -> None:
