@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from harness.clusters.harness_image import RECIPE
+from harness.clusters.kubectl import Kubectl
+from harness.clusters.provider import Access
 from harness.core.decide import CLEAN_WITHIN, UNDO_FOR
 from harness.loading import find, load, load_gameday
 from tests.docs.pages import ROOT
@@ -82,6 +87,32 @@ def test_the_volumes_reader_can_do_nothing_but_show_it_from_its_own_loopback() -
     (mount,) = shows["volumeMounts"]
     assert mount["readOnly"] is True
     assert {"name": "runs", "mountPath": mount["mountPath"]} in drills["volumeMounts"]
+
+
+@pytest.mark.cluster  # for its kubectl, the one that renders the manifests when they are deployed
+def test_the_volume_takes_the_place_of_the_pods_own_folder_and_changes_nothing_else(
+    local_access: Access, tmp_path: Path
+) -> None:
+    def rendered(**more: list[str]) -> dict[str, Any]:
+        # kustomize takes relative folders only.
+        body = {"resources": [os.path.relpath(FOLDER, tmp_path.resolve())], **more}
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(body), encoding="utf-8")
+        text = Kubectl(local_access).render(tmp_path, f"{RECIPE.repository}:1")
+        return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
+
+    without = rendered()
+    found = rendered(components=[os.path.relpath(FOLDER / "volume", tmp_path.resolve())])
+    assert found.keys() - without.keys() == {"PersistentVolumeClaim/drill-runs", "CronJob/drill-results"}
+    drills, before = found["CronJob/drill-gameday"], without["CronJob/drill-gameday"]
+    template = drills["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (runs,) = [volume for volume in template["volumes"] if volume["name"] == "runs"]
+    assert runs.pop("persistentVolumeClaim") == {"claimName": "drill-runs"}
+    assert runs == {"name": "runs"}, "a volume has one source"
+    runs["emptyDir"] = next(volume["emptyDir"] for volume in pod()["volumes"] if volume["name"] == "runs")
+    assert drills == before
+    reader = found["CronJob/drill-results"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert reader["volumes"] == [{"name": "runs", "persistentVolumeClaim": {"claimName": "drill-runs"}}]
+    assert reader["containers"][0]["image"] == f"{RECIPE.repository}:1", "the image that drills shows what came of it"
 
 
 def test_what_it_is_started_with_is_a_command_and_finds_its_files() -> None:
