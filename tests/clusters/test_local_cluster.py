@@ -20,7 +20,8 @@ from harness.clusters.oci import write_archive
 from harness.clusters.provider import Access
 from harness.ports.progress import Silent
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+# One process has the clusters of these names.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("local cluster")]
 
 NAME = "ci-a"
 PROBE = "drill.internal/probe:1"

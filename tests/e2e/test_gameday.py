@@ -67,14 +67,19 @@ def cronjob(product: Product, tmp_path: Path) -> Iterator[Product]:
 
 @pytest.fixture
 def volume(product: Product, tmp_path: Path) -> Iterator[Product]:
-    """The CronJob with the component for a volume, which is a folder of this machine: its only node is one."""
+    """The CronJob with the component for a volume, which is a folder of the only node: this machine. It belongs to root
+    until the kubelet gives it to the pod's group."""
     place = tmp_path / "volume"
     place.mkdir()
-    place.chmod(0o777)  # fsGroup, which lets the pod write, is for volumes of other kinds
+    place.chmod(0o700)
+    (node,) = json.loads(product.kubectl("get", "nodes", "-o", "json"))["items"]
+    host = "kubernetes.io/hostname"
+    here = {"matchExpressions": [{"key": host, "operator": "In", "values": [node["metadata"]["labels"][host]]}]}
     body = {
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "drill-runs-of-a-test"},
         "spec": {
-            "capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": str(place)},
+            "capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": str(place)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [here]}},
             "claimRef": {"namespace": HOME, "name": "drill-runs"}, "persistentVolumeReclaimPolicy": "Retain",
         },
     }  # fmt: skip
