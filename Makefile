@@ -36,7 +36,7 @@ test: check ## Install what tests need, check, run all tests; those on a real cl
 	@tools/test-packages.sh
 	$(VENV)/python -m pytest -m "not cluster and not kind" $(BESIDE) 2
 	DRILL_TEST_CLUSTERS=each $(VENV)/python -m pytest -m "cluster and not apart and not peers" --durations=12 \
-	  $(BESIDE) 2
+	  --dist loadfile --no-loadscope-reorder -n 2
 	$(VENV)/python -m pytest -m "cluster and apart" --durations=12 $(BESIDE) 3
 
 check: dev ## Lint, format, types, layers

@@ -20,8 +20,7 @@ from harness.clusters.oci import write_archive
 from harness.clusters.provider import Access
 from harness.ports.progress import Silent
 
-# One process has the clusters of these names.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("local cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 NAME = "ci-a"
 PROBE = "drill.internal/probe:1"
