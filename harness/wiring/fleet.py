@@ -30,7 +30,7 @@ from harness.ports.progress import Progress
 from harness.report.wording import plural
 from harness.wiring.post import Post, Posting, Telling
 from harness.wiring.series import expected_seconds
-from harness.wiring.session import choose_profile, terminable
+from harness.wiring.session import choose_profile, no_autopilot, terminable
 from harness.wiring.settings import PROMETHEUS, ROOT, Phases, Settings
 
 if TYPE_CHECKING:
@@ -152,17 +152,12 @@ def _planned(loaded: LoadedFleet, index: int, fleet: str, folder: Path, tell: Te
         file = _file(loaded, index)
     except BadInput as error:
         raise BadInput(error.slug, error.fact, expected=error.expected, remedy=error.remedy, where=where) from error
-    read = loading.load(file)
-    experiment = read.experiment
+    experiment = loading.load(file).experiment
     profile = choose_profile(experiment, target.profile or loaded.fleet.profile)
     responder = target.responder or loaded.fleet.responder or experiment.profiles[profile].responder
     if responder == "autopilot" and experiment.autopilot is None:
-        raise BadInput(
-            "no-autopilot",
-            f"target {target.name}: experiment {experiment.name} has no `autopilot` section",
-            expected="the runbook's steps for unattended runs",
-            remedy="add the section, or write `responder: human` at the target",
-            where=where,
+        raise no_autopilot(
+            f"target {target.name}: experiment {experiment.name}", "write `responder: human` at the target", where
         )
     text = file.read_text(encoding="utf-8")
     check_size(experiment.name, text)

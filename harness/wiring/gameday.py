@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
-from harness.core.errors import BadInput, DrillError, ExitCode
+from harness.core.errors import DrillError, ExitCode
 from harness.core.gameday import GameDay, Pick, announcement, pick
-from harness.wiring.session import choose_profile, terminable
+from harness.wiring.session import choose_profile, no_autopilot, terminable
 from harness.wiring.settings import ROOT, RunOutcome, Settings, connect, existing_access, peers_of
 
 if TYPE_CHECKING:
@@ -97,12 +97,7 @@ def _check_can_run(experiment: AnyExperiment, day: GameDay) -> None:
     """Raise BadInput where a run would be refused for what the file lacks, before anybody is told of it."""
     choose_profile(experiment, day.profile)
     if day.responder == "autopilot" and experiment.autopilot is None:
-        raise BadInput(
-            "no-autopilot",
-            f"experiment {experiment.name} has no `autopilot` section",
-            expected="the runbook's steps for unattended runs",
-            remedy="add the section, or write `responder: human` in the game day's file",
-        )
+        raise no_autopilot(f"experiment {experiment.name}", "write `responder: human` in the game day's file")
 
 
 def _file(name: str, day: GameDay, beside: Callable[[str], Path]) -> Path:

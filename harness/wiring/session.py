@@ -350,12 +350,7 @@ class _Session:
             yield
             return
         if self._experiment.autopilot is None:
-            raise BadInput(
-                "no-autopilot",
-                f"experiment {self._experiment.name} has no `autopilot` section",
-                expected="the runbook's steps for unattended runs",
-                remedy="add the section, or run with RESPONDER=human",
-            )
+            raise no_autopilot(f"experiment {self._experiment.name}", "run with RESPONDER=human")
         token = cluster.token(*AUTOPILOT, TOKEN_SECONDS)
         own = cluster.with_token(token, manager=AUTOPILOT[1])
         thread = Thread(target=self._respond, args=(own, put), name="drill-autopilot", daemon=True)
@@ -423,6 +418,17 @@ class _Session:
                 on_view(view(self._experiment, history, now))
 
         return tick
+
+
+def no_autopilot(which: str, instead: str, where: str = "") -> BadInput:
+    """The error for an experiment without steps that is to run unattended, and what may be done instead."""
+    return BadInput(
+        "no-autopilot",
+        f"{which} has no `autopilot` section",
+        expected="the runbook's steps for unattended runs",
+        remedy=f"add the section, or {instead}",
+        where=where,
+    )
 
 
 def choose_profile(experiment: AnyExperiment, asked: str | None) -> ProfileName:
